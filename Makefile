@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0
+# The workshop's face. Each target is a program under scripts/, which has --help.
+
+.PHONY: help run check tree kernel selftests boot guest series am refresh lint clean distclean
+need = @scripts/need
+
+help:
+	@sed -n 's/^#: \{0,1\}//p' Makefile
+
+#: make run                          the main job: pristine and patched kernel, built, booted, tested, side by side
+#: make check                        the test suite (what CI runs)
+#:
+#: make tree                         base and series as a git tree, one commit a step
+#: make refresh                      the way back: patches/ and new files from the edited tree
+#: make kernel [SERIES=0|N]          build a kernel: pristine (0), after step N, or the whole series
+#: make selftests                    build KVM's selftests, static
+#: make boot [TESTS="a b"] [APPEND=] boot that kernel in QEMU, run selftests [MODE=npt|npt0|tdp_mmu]
+#: make guest                        boot a QEMU guest with -accel kvm on that kernel
+#: make series                       the series as mails for git am
+#: make am LINUX=DIR                 apply them to your kernel tree
+#: make lint                         checkpatch, shellcheck, codespell
+#: make clean, make distclean        remove what was built; remove downloads and the tree too
+#:
+#: BASE=v5.10 selects the kernel to work on, LINUX_SRC=DIR|TARBALL gives its source instead of a download,
+#: CONFIG=debug builds and boots with KASAN, lockdep and friends. Logs and results are under out/.
+
+run:
+	$(need) core build boot
+	@scripts/run.py
+
+check:
+	$(need) core build boot lint
+	@scripts/check.py
+
+tree:
+	$(need) core
+	@scripts/tree.py
+
+series am refresh:
+	$(need) core
+	@scripts/series.py $@
+
+kernel selftests:
+	$(need) core build
+	@scripts/kernel.py $@
+
+boot guest:
+	$(need) core build boot
+	@scripts/boot.py $@
+
+lint:
+	$(need) core lint
+	@scripts/lint.py
+
+clean:
+	@rm -rf out/*/build out/*/src out/*/selftests out/*/boot out/*/mails out/check out/log
+	@for tree in out/*/linux; do [ ! -d "$$tree" ] || git -C "$$tree" worktree prune; done
+
+# What was edited in the tree and not taken into patches/ is not thrown away.
+distclean:
+	@[ ! -d out ] || scripts/tree.py --forget
+	@rm -rf out

@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""
+usage: make series          writes the mails for git am, cover letter first; prints their directory
+       make am LINUX=DIR    applies them to the kernel tree DIR; on a conflict DIR is left as it was
+       make refresh         rewrites patches/ and the new files from the commits of the materialised tree
+
+Each takes BASE=v5.10. Refresh is the way back of make tree: edit commits in the printed tree (git commit --amend,
+git rebase -i base), then refresh. A file that the base lacks comes out whole, at its kernel path; its last step
+names it. scripts/series.py refresh --check only says whether it would change anything.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from email.utils import format_datetime
+from datetime import datetime
+from pathlib import Path
+
+from tree import Patch, State, import_base, materialise, new_file_mode, read_series, stage_dir
+from workshop import (OUT, QUIET_GIT, TOP, VARS, Base, Failure, git, identity, kernel_version, lock, main, note,
+                      person, pretty, read, remove, stage, write)
+
+# Where the repository keeps what is its own: no kernel file may come to lie there.
+OURS = re.compile(r"(patches|configs|out|\.ci)/|(Makefile|README\.md|COPYING|\.gitignore|MAINTAINERS)$")
+DIFF = ["--no-color", "--no-ext-diff", "--no-textconv", "--diff-algorithm=myers", "--indent-heuristic", "-U3",
+        "--src-prefix=a/", "--dst-prefix=b/"]
+
+
+# ---------------------------------------------------------------- refresh
+
+def split_commits(base):
+    """The commits of the tree as (steps, new files: path -> (mode, blob))."""
+    tree = base.tree
+    if git(tree, "rev-list", "--merges", "base..HEAD"):
+        raise Failure(f"{pretty(tree)} has a merge: make the series linear (git rebase base), then make refresh")
+    if subprocess.run(["git", "-C", tree, "merge-base", "--is-ancestor", "base", "HEAD"], check=False).returncode:
+        raise Failure(f"{pretty(tree)} is not on its tag base: git rebase it, or make tree FORCE=1")
+    commits = git(tree, "rev-list", "--reverse", "base..HEAD").split()
+    added = {}
+    for line in git(tree, "diff-tree", "-r", "--no-renames", "--diff-filter=A", "base", "HEAD").splitlines():
+        meta, path = line.split("\t", 1)
+        added[path] = (meta.split()[1], meta.split()[3])
+    last = {}
+    for commit in commits:
+        for path in git(tree, "diff-tree", "-r", "--no-renames", "--name-only", "--no-commit-id", commit).splitlines():
+            last[path] = commit
+    steps = []
+    for number, commit in enumerate(commits, 1):
+        slug, date, message = git(tree, "log", "-1", "--format=%f%n%aI%n%B", commit).split("\n", 2)
+        subject, _, body = message.strip("\n").partition("\n")
+        lines = [line for line in body.strip("\n").split("\n") if not line.startswith("Signed-off-by:")]
+        if "---" in lines:
+            raise Failure(f"the message of {commit[:12]} ({subject}) has a line ---, where git am would cut it: reword it")
+        new = sorted(path for path in added if last[path] == commit)
+        step = Patch.__new__(Patch)
+        step.name = f"{number:04}-{slug[:52].rstrip('.')}.patch"
+        step.subject, step.body = subject, "\n".join(lines).strip("\n")
+        step.date, step.new_files = format_datetime(datetime.fromisoformat(date)), new
+        diff = git(tree, "diff-tree", "-p", "--no-renames", "--full-index", "--binary", *DIFF, "--no-commit-id",
+                   commit, "--", ".", *(f":(exclude,literal){path}" for path in new))
+        # Without blob names a patch changes only when what it does changes.
+        step.diff = re.sub(r"^index [0-9a-f]{40}\.\.[0-9a-f]{40}( \d+)?\n(?!GIT binary)", "", diff, flags=re.M)
+        steps.append(step)
+    return steps, added
+
+
+def refresh(base, check=False):
+    """Rewrite patches/BASE and the new files; returns the paths that changed (with CHECK: would change)."""
+    with lock(base.out / "tree.lock"):
+        state = State(base)
+        if git(base.tree, "status", "--porcelain", "-uno"):
+            raise Failure(f"{pretty(base.tree)} has uncommitted changes: commit them, then make refresh")
+        steps, added = split_commits(base)
+        want = {base.patches / step.name: step.text().encode("utf-8", "surrogateescape") for step in steps}
+        old_series = base.patches / "series"
+        comments, pending = {}, []
+        for line in read(old_series).splitlines() if old_series.exists() else []:
+            if line.split("#")[0].strip():
+                comments[line.split("#")[0].strip()] = pending
+                pending = []
+            else:
+                pending.append(line)
+        if old_series.exists() and not comments:
+            comments[steps[0].name if steps else ""] = pending
+        first = next(iter(comments.values()), [])
+        listing = list(first)
+        for number, step in enumerate(steps):
+            listing += (comments.get(step.name, []) if number or comments.get(step.name) is not first else [])
+            listing.append(step.name)
+        want[old_series] = ("\n".join(listing) + "\n").encode()
+
+        known = {path for other in TOP.glob("patches/*/*.patch")
+                 for path in re.findall(r"^New-file: (\S+)$", read(other), re.M)}
+        modes = {}
+        for path, (mode, blob) in added.items():
+            where = TOP / path
+            if OURS.match(path) or (where.exists() and path not in known and path.startswith("scripts/")):
+                raise Failure(f"new file {path} would overwrite the repository's own: give it another path")
+            if mode not in ("100644", "100755"):
+                raise Failure(f"new file {path} is no plain file: the repository cannot hold it")
+            want[where] = subprocess.run(["git", "-C", base.tree, "cat-file", "blob", blob], check=True,
+                                         capture_output=True).stdout
+            modes[where] = mode
+        elsewhere = {path for other in TOP.glob("patches/*/*.patch") if other.parent != base.patches
+                     for path in re.findall(r"^New-file: (\S+)$", read(other), re.M)}
+        gone = [path for path in base.patches.glob("*.patch") if path not in want]
+        gone += [TOP / path for path in known - elsewhere - set(added) if (TOP / path).exists()]
+        changed = [path for path, data in want.items()
+                   if not path.exists() or path.read_bytes() != data
+                   or (path in modes and modes[path] != new_file_mode(path))]
+        if not check:
+            # The list last: until then make tree still sees the old series or says what is missing.
+            for path in sorted(changed, key=lambda p: p == old_series):
+                write(path, want[path])
+                if path in modes:
+                    path.chmod(int(modes[path][3:], 8))
+            for path in gone:
+                path.unlink()
+                with_parents = path.parent
+                while with_parents != TOP and not any(with_parents.iterdir()):
+                    with_parents.rmdir()
+                    with_parents = with_parents.parent
+            # These very commits are now what patches/ say.
+            head = git(base.tree, "rev-parse", "HEAD").strip()
+            state.set(commit=head, stamp="")
+        return changed + gone
+
+
+# ---------------------------------------------------------------- export
+
+def export(base):
+    """Write the mails; one stage. Returns their directory."""
+    commits = materialise(base)
+    with stage("mails") as st:
+        if len(commits) < 2:
+            raise Failure(f"{pretty(base.patches / 'series')} lists no patch: there is nothing to export")
+        name, mail, _ = identity()
+        who = {f"GIT_{w}_{k}": v for w in ("AUTHOR", "COMMITTER") for k, v in (("NAME", name), ("EMAIL", mail))}
+        mails = base.out / "mails"
+        with stage_dir(base.out / "mails.new") as new:
+            git(base.tree, "format-patch", "-q", "-s", "--cover-letter", "--cover-from-description=none",
+                f"--subject-prefix={base['PREFIX']}", "--numbered", "--zero-commit", "--no-signature", "--no-thread",
+                "--no-attach", "--no-notes", "--no-base", "--no-encode-email-headers", "--abbrev=12", "-M", "--stat=76",
+                *DIFF, "-o", new, f"base..{commits[-1]}", env=who)
+            write_cover(base, next(new.glob("0000-*")), git(base.tree, "log", "-1", "--format=%aD", commits[-1]).strip())
+            mailed = sorted(new.glob("*.patch"))
+            remove(mails)
+            new.rename(mails)
+            new.mkdir()
+        st.note = f" ({len(mailed)} files)"
+    return mails
+
+
+def write_cover(base, path, date):
+    """Fill in git's cover letter from cover-letter.txt: its first line is the subject."""
+    source = base.patches / "cover-letter.txt"
+    if not source.exists():
+        raise Failure(f"{pretty(source)} is missing: first line the subject, then the text")
+    subject, _, body = read(source).strip("\n").partition("\n")
+    text = read(path)
+    text = re.sub(r"^Date: .*$", lambda _: f"Date: {date}", text, count=1, flags=re.M)
+    text = text.replace("*** SUBJECT HERE ***", subject, 1)
+    state = State(base)
+    body = f"{body.strip(chr(10))}\n\nMade for Linux {state.get('version')} ({state.get('origin')})."
+    write(path, text.replace("*** BLURB HERE ***", body, 1))
+
+
+# ---------------------------------------------------------------- am
+
+def foreign(tree, *args, ok=(0,)):
+    return git(tree, *args, own=False, ok=ok)
+
+
+def apply_mails(base, target):
+    """git am the mails in somebody's tree TARGET, or leave it as it was."""
+    wanted = f"a git tree of Linux {base['VERSION']}.y"
+    if not target:
+        raise Failure(f"which tree? make am LINUX=DIR, with {wanted}")
+    target = Path(target)
+    if not target.is_dir():
+        raise Failure(f"LINUX={target} is no directory: give {wanted}")
+    inside = foreign(target, "rev-parse", "--show-toplevel", ok=(0, 128)).strip()
+    if not inside or Path(inside).resolve() != target.resolve():
+        raise Failure(f"LINUX={target} is not the top of a git tree: give {wanted}")
+    version = kernel_version(target)
+    if not version or version[0] != base["VERSION"]:
+        raise Failure(f"LINUX={target} is {'Linux ' + version[1] if version else 'no kernel tree'}: give {wanted}")
+    for busy in ("rebase-apply", "rebase-merge", "MERGE_HEAD", "CHERRY_PICK_HEAD"):
+        if (target / foreign(target, "rev-parse", "--git-path", busy).strip()).exists():
+            raise Failure(f"LINUX={target} is in the middle of an am, rebase or merge: finish or abort it first")
+    if foreign(target, "status", "--porcelain", "-uno"):
+        raise Failure(f"LINUX={target} has uncommitted changes: commit or stash them first")
+    if not foreign(target, "rev-parse", "-q", "--verify", "HEAD", ok=(0, 1)):
+        raise Failure(f"LINUX={target} has no commit: give {wanted}")
+
+    mails = sorted(export(base).glob("*.patch"))[1:]
+    with stage(f"git am of {len(mails)} mails") as st:
+        before = foreign(target, "rev-parse", "HEAD")
+        name, mail, _ = identity()
+        done = subprocess.run(["git", "-C", target, "-c", f"user.name={name}", "-c", f"user.email={mail}",
+                               "am", "-q", "--3way", "--keep-non-patch", *mails],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        if done.returncode:
+            log = OUT / "log" / base.name / "am"
+            write(log, done.stdout)
+            applied = int(foreign(target, "rev-list", "--count", f"{before.strip()}..HEAD"))
+            if (target / foreign(target, "rev-parse", "--git-path", "rebase-apply").strip()).exists():
+                foreign(target, "am", "--abort")
+            if foreign(target, "rev-parse", "HEAD") != before or foreign(target, "status", "--porcelain", "-uno"):
+                raise Failure(f"git am --abort did not bring LINUX={target} back to {before.strip()}: look there", log)
+            raise Failure(f"patch {applied + 1} of {len(mails)}, {mails[applied].name}, does not apply to Linux "
+                          f"{version[1]} in {target}, which is left as it was: the series was made for "
+                          f"{State(base).get('origin')}, apply it to that or rebase it", log)
+        st.note = f" onto Linux {version[1]}"
+    print(foreign(target, "log", "--oneline", f"{before.strip()}..HEAD"), end="")
+
+
+# ---------------------------------------------------------------- commands
+
+def command(what="", *options):
+    base = Base()
+    if what == "refresh":
+        if set(options) - {"--check"}:
+            raise Failure("refresh takes --check only (see --help)")
+        if not State(base).get("origin"):
+            raise Failure(f"there is no {pretty(base.tree)} yet: run make tree first")
+        changed = refresh(base, check="--check" in options)
+        for path in sorted(changed):
+            print(pretty(path))
+        if "--check" in options:
+            return 1 if changed else 0
+        if changed:
+            note(f"{len(changed)} files rewritten")
+        else:
+            note("nothing to change")
+    elif what == "series":
+        stage.plan(3)
+        person()
+        print(export(base))
+    elif what == "am":
+        stage.plan(4)
+        apply_mails(base, VARS["LINUX"])
+    else:
+        raise Failure(f"scripts/series.py: no such command {what!r} (see --help)")
+    return 0
+
+
+if __name__ == "__main__":
+    main(__doc__, command)

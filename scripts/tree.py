@@ -1,0 +1,311 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""
+usage: make tree [BASE=v5.10] [LINUX_SRC=DIR|TARBALL] [FORCE=1]
+
+Materialises base and series as a git tree: tag "base" on the pristine import, one commit a step on branch
+"series". Prints the tree's path. What was changed in the tree and is not in patches/ is never thrown away
+without FORCE=1: "make refresh" takes it into patches/.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from workshop import (OUT, QUIET_GIT, TOP, VARS, Base, Failure, digest, git, identity, kernel_version, lock, main, note,
+                      person, pretty, read, remove, run, stage, write)
+
+IMPORT_DATE = "2020-12-13 22:41:30 +0000"
+GIB = 1 << 30
+
+
+# ---------------------------------------------------------------- the base
+
+def mirrors():
+    """The (main, security) archive addresses that this machine's apt uses."""
+    etc = Path("/etc/apt")
+    found = []      # (address, suite)
+    for path in sorted(etc.glob("sources.list.d/*.sources")):
+        for stanza in re.split(r"\n\s*\n", path.read_text(errors="replace")):
+            fields = dict(re.findall(r"^([\w-]+):[ \t]*(.*(?:\n[ \t]+.*)*)", stanza, re.M))
+            if fields.get("Enabled", "yes").lower() != "no":
+                found += [(uri, suite) for uri in fields.get("URIs", "").split()
+                          for suite in fields.get("Suites", "").split()]
+    for path in [etc / "sources.list", *sorted(etc.glob("sources.list.d/*.list"))]:
+        if path.exists():
+            found += re.findall(r"^\s*deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", path.read_text(errors="replace"), re.M)
+    main_ = [uri for uri, suite in found if re.search(r"/debian/?$", uri) and "security" not in suite]
+    security = [uri for uri, suite in found if "security" in suite]
+    if not main_:
+        raise Failure("apt's sources name no Debian mirror to fetch the kernel source from: give LINUX_SRC=DIR|TARBALL")
+    main_ = main_[0].rstrip("/")
+    return main_, security[0].rstrip("/") if security else main_ + "-security"
+
+
+def download(base):
+    """Fetch the newest source package with apt, its state kept private; returns the .deb."""
+    have = OUT / "download" / base.name
+    debs = sorted(have.glob("*.deb"), key=lambda p: p.stat().st_mtime)
+    if debs:
+        return debs[-1]
+    state = OUT / "download" / "apt"
+    for sub in ("lists/partial", "cache/archives/partial", "deb"):
+        (state / sub).mkdir(parents=True, exist_ok=True)
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    archive, security = mirrors()
+    write(state / "sources.list", "".join(
+        f"deb [signed-by={keyring}] {security if 'security' in suite else archive} {suite} main\n"
+        for suite in base["SUITES"].split()))
+    apt = ["apt-get", "-q", f"-oDir::Etc::SourceList={state}/sources.list", "-oDir::Etc::SourceParts=-",
+           f"-oDir::State::Lists={state}/lists", f"-oDir::Cache={state}/cache", "-oAcquire::Languages=none",
+           "-oAPT::Sandbox::User=root", "-oAcquire::Retries=2", "-oAcquire::http::Timeout=30"]
+    log = f"{base.name}/download"
+    run([*apt, "-oAPT::Update::Error-Mode=any", "update"], log,
+        "the package lists could not be fetched: check the network, or give LINUX_SRC=DIR|TARBALL")
+    run([*apt, "download", base["PACKAGE"]], log, f"no package {base['PACKAGE']} could be fetched from "
+        f"{base['SUITES']}: give LINUX_SRC=DIR|TARBALL", cwd=state / "deb", append=True)
+    deb = next((state / "deb").glob("*.deb"))
+    have.mkdir(parents=True, exist_ok=True)
+    return deb.rename(have / deb.name.replace("%3a", ":"))
+
+
+def unpack(base, source, target):
+    """Put the kernel source SOURCE (None: the package) into TARGET; returns what to call it."""
+    log = f"{base.name}/import"
+    if source is None:
+        deb = download(base)
+        with stage_dir(target.with_name("linux.deb")) as deb_dir:
+            run(["dpkg-deb", "-x", deb, deb_dir], log, f"{pretty(deb)} is broken: remove it and repeat")
+            tar = next(deb_dir.glob("usr/src/linux-source-*.tar.*"))
+            run(["tar", "-C", target, "--strip-components=1", "-xf", tar], log, "unpacking the kernel failed")
+        return " ".join(deb.name.split("_")[:2])
+    if source.is_file():
+        run(["tar", "-C", target, "--strip-components=1", "-xf", source], log,
+            f"LINUX_SRC={source} does not unpack: give a kernel tarball or directory")
+    elif (source / ".git").exists():
+        run(["sh", "-c", 'git -C "$1" archive HEAD | tar -C "$2" -x', "sh", source, target], log,
+            f"LINUX_SRC={source}: its git HEAD cannot be read")
+    elif (source / "include/config/auto.conf").exists():
+        raise Failure(f"LINUX_SRC={source} was built in place: run make mrproper there, or give a clean one")
+    else:
+        run(["cp", "-a", f"{source}/.", target], log, f"LINUX_SRC={source} could not be copied")
+    return source.name
+
+
+class stage_dir:
+    """An empty directory for the time being."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        remove(self.path)
+        self.path.mkdir(parents=True)
+        return self.path
+
+    def __exit__(self, *_):
+        remove(self.path)
+
+
+def import_base(base):
+    """out/BASE/linux with the pristine source as tag "base", made once."""
+    source = Path(VARS["LINUX_SRC"]).resolve() if VARS["LINUX_SRC"] else None
+    if source and not source.exists():
+        raise Failure(f"LINUX_SRC={VARS['LINUX_SRC']} does not exist: give a kernel tarball or directory")
+    key = str(source) if source else "package"
+    state = State(base)
+    with stage(f"kernel source for {base.name}") as st:
+        if state.get("source") and (source is None or state.get("source") == key):
+            st.note = f" ({state.get('origin')}, already there)"
+            return
+        if state.get("source"):
+            state.refuse_edits()
+        base.out.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(base.out).free < 4 * GIB:
+            raise Failure(f"less than 4 GiB free under {pretty(base.out)}: free some space and repeat")
+        with stage_dir(base.out / "linux.new") as new:
+            origin = unpack(base, source, new)
+            version = kernel_version(new)
+            if not version or version[0] != base["VERSION"]:
+                raise Failure(f"{origin} is {'Linux ' + version[1] if version else 'no kernel tree'}, "
+                              f"but BASE={base.name} wants {base['VERSION']}.y: give another LINUX_SRC or BASE")
+            # The packaging's additions to .gitignore would hide new kernel files from git add.
+            ignore = new / ".gitignore"
+            if ignore.exists():
+                write(ignore, re.sub(r"^(/\*|!/debian/)\n", "", read(ignore), flags=re.M))
+            git(new, "init", "-q", "-b", "series")
+            for key_, value in (("core.looseCompression", 0), ("core.fsync", "none"), ("gc.auto", 0),
+                                ("core.autocrlf", "false"), ("advice.detachedHead", "false")):
+                git(new, "config", key_, value)
+            git(new, "add", "-A", "-f")
+            git(new, "commit", "-q", "-m", f"{origin}\n\nLinux {version[1]}, as it came.", env={
+                f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in
+                (("NAME", "Pristine Source"), ("EMAIL", "source@example.invalid"), ("DATE", IMPORT_DATE))})
+            git(new, "tag", "base")
+            State(base, new).set(source=key, origin=origin, version=version[1])
+            # Other work trees and builds belong to the old one.
+            for stale in (base.out / "src", base.out / "build", base.tree):
+                remove(stale)
+            new.rename(base.tree)
+        st.note = f" ({origin})"
+
+
+class State:
+    """What the workshop remembers about the materialised tree, in its .git."""
+
+    def __init__(self, base, tree=None):
+        self.base, self.tree = base, tree or base.tree
+        self.path = self.tree / ".git/workshop.json"
+        self.data = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def get(self, key, default=None):
+        return self.data.get(key, default)
+
+    def set(self, **kwargs):
+        self.data.update(kwargs)
+        write(self.path, json.dumps(self.data))
+
+    def edits(self):
+        """What the tree holds that was not materialised from patches/: a few words, or ""."""
+        if self.get("switching"):       # interrupted while it was being switched: all ours
+            return ""
+        if git(self.tree, "rev-parse", "HEAD").strip() not in (self.get("commit"), self.base_id()):
+            return "commits"
+        return "uncommitted changes" if git(self.tree, "status", "--porcelain", "-uno") else ""
+
+    def base_id(self):
+        return git(self.tree, "rev-parse", "base^{commit}").strip()
+
+    def refuse_edits(self):
+        edits = "" if VARS["FORCE"] else self.edits()
+        if edits:
+            commit = "commit them, " if edits.startswith("un") else ""
+            raise Failure(f"{pretty(self.tree)} has {edits} that are not in patches/: {commit}run make refresh, "
+                          "or throw them away with make tree FORCE=1")
+
+
+# ---------------------------------------------------------------- the series
+
+class Patch:
+    """A step: patches/BASE/NNNN-slug.patch."""
+
+    def __init__(self, name, text):
+        self.name = name
+        head, _, rest = text.partition("\n\n")
+        fields = dict(re.findall(r"^(Subject|Date): (.*)$", head, re.M))
+        if set(fields) != {"Subject", "Date"}:
+            raise Failure(f"{name} does not start with Subject: and Date: lines")
+        self.subject, self.date = fields["Subject"], fields["Date"]
+        body, mark, rest = ("\n" + rest).partition("\n---\n")
+        if not mark:
+            raise Failure(f"{name} has no --- line behind its message")
+        self.body = body.strip("\n")
+        notes, mark, diff = ("\n" + rest).partition("\ndiff --git ")
+        self.new_files = re.findall(r"^New-file: (\S+)$", notes, re.M)
+        self.diff = "diff --git " + diff if mark else ""
+
+    @property
+    def message(self):
+        return f"{self.subject}\n\n{self.body}\n" if self.body else self.subject + "\n"
+
+    def text(self):
+        """The patch file: the one way to write it."""
+        body = f"{self.body}\n" if self.body else ""
+        new = "".join(f"New-file: {path}\n" for path in self.new_files)
+        return f"Subject: {self.subject}\nDate: {self.date}\n\n{body}---\n{new}\n{self.diff}"
+
+
+def read_series(base, top=TOP):
+    """The steps, in order."""
+    where = top / "patches" / base.name
+    series = where / "series"
+    if not series.exists():
+        raise Failure(f"{pretty(series)} is missing: it lists the patches in order")
+    steps = []
+    for line in read(series).splitlines():
+        name = line.split("#")[0].strip()
+        if not name:
+            continue
+        if not (where / name).exists():
+            raise Failure(f"{pretty(series)} names {name}, which is not there")
+        steps.append(Patch(name, read(where / name)))
+        for path in steps[-1].new_files:
+            if not (top / path).is_file():
+                raise Failure(f"{name} names New-file: {path}, which is not in the repository")
+    return steps
+
+
+def new_file_mode(path):
+    return "100755" if os.access(path, os.X_OK) else "100644"
+
+
+def build_commits(base, steps):
+    """Commit every step onto the base, beside any work tree; returns the commits."""
+    tree = base.tree
+    index = {"GIT_INDEX_FILE": str(tree / ".git/workshop.index")}
+    who = person()
+    git(tree, "read-tree", "base", env=index)
+    commits = [git(tree, "rev-parse", "base^{commit}").strip()]
+    for number, step in enumerate(steps, 1):
+        if step.diff:
+            done = subprocess.run(["git", "-C", tree, "apply", "--cached", "--whitespace=nowarn", "-"],
+                                  input=step.diff.encode("utf-8", "surrogateescape"), capture_output=True,
+                                  env={**os.environ, **QUIET_GIT, **index}, check=False)
+            if done.returncode:
+                log = OUT / "log" / base.name / "apply"
+                write(log, done.stderr)
+                raise Failure(f"patch {number} of {len(steps)}, {step.name}, does not apply to "
+                              f"{State(base).get('origin')}: the series was tested on {base['TESTED']}, "
+                              "rebase it or give that one as LINUX_SRC", log)
+        for path in step.new_files:
+            blob = git(tree, "hash-object", "-w", "--no-filters", "--", TOP / path).strip()
+            git(tree, "update-index", "--add", "--cacheinfo", f"{new_file_mode(TOP / path)},{blob},{path}", env=index)
+        root = git(tree, "write-tree", env=index).strip()
+        dates = {f"GIT_{w}_DATE": step.date for w in ("AUTHOR", "COMMITTER")}
+        commits.append(git(tree, "commit-tree", root, "-p", commits[-1], stdin=step.message,
+                           env={**who, **dates}).strip())
+    return commits
+
+
+def materialise(base):
+    """The tree of base and series, up to date with patches/; two stages. Returns its commits, the base first."""
+    with lock(base.out / "tree.lock"):
+        import_base(base)
+        with stage(f"series {base.name}") as st:
+            state = State(base)
+            state.refuse_edits()
+            steps = read_series(base)
+            stamp = digest(state.base_id(), identity(), *(part for step in steps for part in (
+                step.text(), *(x for p in step.new_files
+                               for x in (p, new_file_mode(TOP / p), (TOP / p).read_bytes())))))
+            st.note = f" ({len(steps)} steps)"
+            if state.get("stamp") == stamp and not state.get("switching") and not VARS["FORCE"]:
+                st.note = f" ({len(steps)} steps, already there)"
+                return state.get("commits")
+            commits = build_commits(base, steps)
+            state.set(switching=True)
+            (base.tree / ".git/index.lock").unlink(missing_ok=True)
+            git(base.tree, "checkout", "-q", "-f", "-B", "series", commits[-1])
+            state.set(switching=False, stamp=stamp, commit=commits[-1], commits=commits)
+            return commits
+
+
+def command(*options):
+    if options == ("--forget",):        # make distclean asks: may the trees go?
+        for name in (p.parent.name for p in TOP.glob("patches/*/base")):
+            if State(Base(name)).get("commit"):
+                State(Base(name)).refuse_edits()
+        return
+    if options:
+        raise Failure(f"{options[0]}: make tree takes variables only (see --help)")
+    base = Base()
+    stage.plan(2)
+    materialise(base)
+    print(base.tree)
+
+
+if __name__ == "__main__":
+    main(__doc__, command)

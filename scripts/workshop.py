@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the workshop's programs share: places, progress by stage, logs, errors, git."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+OUT = TOP / "out"
+NPROC = str(len(os.sched_getaffinity(0)))
+
+# What make hands down to us must not reach the kernel's own make.
+for _name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS"):
+    os.environ.pop(_name, None)
+VARS = {name: os.environ.pop(name, "") for name in
+        ("BASE", "SERIES", "CONFIG", "ARCH", "TESTS", "APPEND", "MODE", "FORCE", "LINUX", "LINUX_SRC")}
+os.environ.update(LC_ALL="C.UTF-8", GIT_TERMINAL_PROMPT="0")
+for _name in [n for n in os.environ if n.startswith("GIT_") and n.split("_")[1] in
+              ("DIR", "WORK", "INDEX", "OBJECT", "PREFIX")]:
+    os.environ.pop(_name)
+
+
+class Failure(Exception):
+    """Something a person can mend: one line with the reason and what to do; maybe a log to look at."""
+
+    def __init__(self, text, log=None):
+        super().__init__(text)
+        self.log = log
+
+
+def pretty(path):
+    """PATH as the reader would type it from the top of the repository."""
+    path = Path(path)
+    return str(path.relative_to(TOP)) if path.is_relative_to(TOP) else str(path)
+
+
+def choice(name, allowed, default):
+    """The make variable NAME, which must be one of ALLOWED."""
+    value = VARS[name] or default
+    if value not in allowed:
+        raise Failure(f"{name}={value} is unknown: use one of {', '.join(x or '(empty)' for x in allowed)}")
+    return value
+
+
+class Base:
+    """The kernel a series is for: patches/NAME/base, and its places under out/."""
+
+    def __init__(self, name=None):
+        known = sorted(p.parent.name for p in TOP.glob("patches/*/base"))
+        name = name or VARS["BASE"] or "v5.10"
+        if name not in known:
+            raise Failure(f"BASE={name} is unknown: use one of {', '.join(known)}")
+        self.name = name
+        self.patches = TOP / "patches" / name
+        self.out = OUT / name
+        self.tree = self.out / "linux"
+        self.vars = dict(word.split("=", 1) for word in
+                         shlex.split((self.patches / "base").read_text(), comments=True))
+
+    def __getitem__(self, key):
+        return self.vars[key]
+
+
+# ---------------------------------------------------------------- progress and logs
+
+def note(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def took(seconds):
+    seconds = int(seconds)
+    return f"{seconds // 60}m{seconds % 60:02}s" if seconds >= 60 else f"{seconds}s"
+
+
+class stage:
+    """with stage("building"): prints "[2/6] building … 1m58s"; .note is put behind the time."""
+
+    total = 0
+    count = 0
+    nested = 0
+
+    def __init__(self, text):
+        self.text, self.note, self.start = text, "", time.monotonic()
+
+    @classmethod
+    def plan(cls, total):
+        cls.count, cls.total = 0, total
+
+    def _line(self, end):
+        print(f"\r{self.head} … {took(time.monotonic() - self.start)}{self.note}", end=end,
+              file=sys.stderr, flush=True)
+
+    def _tick(self):
+        while not self.done.wait(1):
+            self._line("")
+
+    def __enter__(self):
+        stage.count += 1
+        self.head = f"[{stage.count}/{max(stage.total, stage.count)}] {self.text}"
+        print(f"{self.head} … ", end="", file=sys.stderr, flush=True)
+        self.done = threading.Event()
+        if sys.stderr.isatty():
+            self.ticker = threading.Thread(target=self._tick, daemon=True)
+            self.ticker.start()
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        self.done.set()
+        if sys.stderr.isatty():
+            self.ticker.join()
+            self._line("" if kind else "\n")
+        elif not kind:
+            note(took(time.monotonic() - self.start) + self.note)
+        if kind:
+            note(" failed")
+
+
+def run(cmd, log, what, cwd=None, env=None, append=False, **kwargs):
+    """Run CMD with its output in out/log/LOG; WHAT names it in the error."""
+    path = OUT / "log" / log
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a" if append else "w", encoding="utf-8") as out:
+        out.write(f"$ {shlex.join(map(str, cmd))}\n")
+        out.flush()
+        done = subprocess.run([str(c) for c in cmd], cwd=cwd, env={**os.environ, **(env or {})},
+                              stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                              check=False, **kwargs)
+    if done.returncode:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if "No space left on device" in text:
+            what += " (disk full: free some space and repeat)"
+        raise Failure(what, path)
+    return path
+
+
+def tail(path, lines=15):
+    text = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join("    " + line for line in text[-lines:])
+
+
+def main(doc, function):
+    """Run a program: --help, and errors as one line behind the end of the log in question."""
+    if any(arg in ("-h", "--help") for arg in sys.argv[1:]):
+        print(doc.strip())
+        sys.exit(0)
+    try:
+        sys.exit(function(*sys.argv[1:]))
+    except Failure as failure:
+        where = ""
+        if failure.log:
+            note(tail(failure.log))
+            where = f" (all of it: {pretty(failure.log)})"
+        note(f"error: {failure}{where}")
+    except KeyboardInterrupt:
+        note("\ninterrupted: the same command goes on from here")
+        sys.exit(130)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        note(f"error: disk full at {error.filename}: free some space and repeat")
+    sys.exit(1)
+
+
+# ---------------------------------------------------------------- files
+
+@contextlib.contextmanager
+def lock(path):
+    """Only one of the programs at a time does what PATH stands for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note(f"waiting for another command of the workshop ({pretty(path)})")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write(path, data):
+    """Write DATA to PATH, all or nothing."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    temp.write_bytes(data if isinstance(data, bytes) else data.encode("utf-8", "surrogateescape"))
+    temp.replace(path)
+
+
+def read(path):
+    return Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def remove(path):
+    if path.exists():
+        shutil.rmtree(path)
+
+
+def digest(*parts):
+    """A short name for all that PARTS say."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
+        sha.update(b"%d:" % len(data) + data)
+    return sha.hexdigest()[:32]
+
+
+# ---------------------------------------------------------------- git
+
+# Ours must not depend on anybody's settings.
+QUIET_GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
+
+def git(repo, *args, stdin=None, env=None, ok=(0,), own=True):
+    """git's output in REPO; OWN repositories are used without the user's configuration."""
+    done = subprocess.run(["git", "-C", str(repo), *map(str, args)], capture_output=True, check=False,
+                          input=stdin.encode("utf-8", "surrogateescape") if stdin is not None else b"",
+                          env={**os.environ, **(QUIET_GIT if own else {}), **(env or {})})
+    if done.returncode not in ok:
+        said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
+        raise Failure(f"git {args[0]} in {pretty(repo)}: {said[0] if said else done.returncode}")
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+def identity():
+    """(name, mail, whether it is a real one): whose series this is when it is built and exported."""
+    def ask(key, variable):
+        if os.environ.get(variable):
+            return os.environ[variable]
+        done = subprocess.run(["git", "-C", str(TOP), "config", key], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+    name, mail = ask("user.name", "GIT_AUTHOR_NAME"), ask("user.email", "GIT_AUTHOR_EMAIL")
+    if name and mail:
+        return name, mail, True
+    return "Nobody Yet", "nobody@example.invalid", False
+
+
+def person():
+    """identity() as git's environment."""
+    name, mail, real = identity()
+    if not real:
+        note('note: no git identity, so a placeholder stands in: git config --global user.name "You" '
+             "(and user.email)")
+    return {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER")
+            for what, value in (("NAME", name), ("EMAIL", mail))}
+
+
+def kernel_version(tree):
+    """("5.10", "5.10.262") of a kernel tree, or None."""
+    try:
+        head = (Path(tree) / "Makefile").read_text(encoding="utf-8", errors="replace")[:2000]
+    except OSError:
+        return None
+    found = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL) = *(\d+)$", head, re.M))
+    if len(found) != 3:
+        return None
+    short = f"{found['VERSION']}.{found['PATCHLEVEL']}"
+    return short, f"{short}.{found['SUBLEVEL']}"
