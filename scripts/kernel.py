@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""
+usage: make kernel [SERIES=0|N] [CONFIG=debug] [ARCH=x86_64|arm64]   prints the path of the image
+       make selftests [ARCH=...]                                    prints their directory
+
+SERIES=0 is the pristine base, SERIES=N the kernel after the Nth step, without it the whole series. Each has its
+build directory under out/BASE/build, with the compiler's warnings in the file "warnings".
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from tree import materialise
+from workshop import (NPROC, TOP, VARS, Base, Failure, choice, digest, git, lock, main, note, pretty, read, remove,
+                      run, stage, write)
+
+CONFIGS = ("", "debug")
+
+
+class Arch:
+    """How an architecture is built and booted."""
+
+    def __init__(self, name, cross, target, image, tools):
+        self.name, self.cross, self.target, self.image, self.tools = name, cross, target, image, tools
+
+
+ARCHS = {arch.name: arch for arch in (
+    Arch("x86_64", "", "bzImage", "arch/x86/boot/bzImage", "x86_64"),
+    Arch("arm64", "aarch64-linux-gnu-", "Image", "arch/arm64/boot/Image", "aarch64"),
+)}
+
+
+def arch_of():
+    arch = ARCHS[choice("ARCH", tuple(ARCHS), "x86_64")]
+    if arch.cross and os.uname().machine != arch.tools:
+        subprocess.run([TOP / "scripts/need", arch.name], check=True)
+    return arch
+
+
+class Variant:
+    """A kernel: which step (0: the base), which config, which architecture."""
+
+    def __init__(self, base, commits, step, config, arch):
+        self.base, self.step, self.config, self.arch = base, step, config, arch
+        self.commit = commits[step]
+        self.name = {0: "base", len(commits) - 1: "series"}.get(step, f"step-{step}") if step or len(commits) > 1 \
+            else "base"
+        extra = [x for x in (config, arch.name if arch.name != "x86_64" else "") if x]
+        self.suffix = "".join("-" + x for x in extra)
+        self.dir = base.out / "build" / (self.name + self.suffix)
+        self.title = f"{base.name}{'+' + self.name if step else ''}" + "".join(f" {x}" for x in extra)
+
+    def fragments(self):
+        names = ["kvm", self.arch.name, *([self.config] if self.config else [])]
+        return "".join(read(TOP / "configs" / f"{name}.config") for name in names)
+
+
+def pick(base, commits, config=None, arch=None, series=None):
+    """The Variant that the make variables ask for."""
+    last = len(commits) - 1
+    series = VARS["SERIES"] if series is None else series
+    if series and not (series.isdigit() and int(series) <= last):
+        raise Failure(f"SERIES={series} is unknown: use 0 (pristine) to {last} (the whole series)")
+    config = choice("CONFIG", CONFIGS, "") if config is None else config
+    return Variant(base, commits, int(series) if series else last, config, arch or arch_of())
+
+
+def source(base, commit):
+    """The one tree that all is built from, out/BASE/src, switched to COMMIT (the lock is held)."""
+    src = base.out / "src"
+    if not (src / ".git").exists():
+        remove(src)
+        git(base.tree, "worktree", "prune")
+        git(base.tree, "worktree", "add", "-q", "--detach", src, commit)
+    Path(git(src, "rev-parse", "--absolute-git-dir").strip(), "index.lock").unlink(missing_ok=True)
+    # Files that differ get a new time stamp, so that make builds what depends on them, and only that.
+    git(src, "checkout", "-q", "-f", "--detach", commit)
+    return src
+
+
+def make_args(arch, src):
+    return ["make", "-C", src, f"-j{NPROC}", f"ARCH={arch.name}",
+            *([f"CROSS_COMPILE={arch.cross}"] if arch.cross else [])]
+
+
+def compiler(arch):
+    return subprocess.run([f"{arch.cross}gcc", "--version"], capture_output=True, text=True,
+                          check=True).stdout.splitlines()[0]
+
+
+def check_config(variant, fragments):
+    """Every option that the fragments ask for must have come out that way."""
+    got = read(variant.dir / ".config")
+    missed = []
+    for option, value in dict(re.findall(r"^(CONFIG_\w+)=(\S+)$", fragments, re.M)).items():
+        want = f"# {option} is not set" if value == "n" else f"{option}={value}"
+        if want not in got.splitlines() and not (value == "n" and f"\n{option}=" not in got):
+            missed.append(f"{option}={value}")
+    if missed:
+        raise Failure(f"Linux {variant.base.name} does not take {', '.join(missed)}: mend configs/")
+
+
+def build(variant):
+    """Build the kernel, one stage; returns the path of its image."""
+    base, arch = variant.base, variant.arch
+    fragments = variant.fragments()
+    stamp = digest(git(base.tree, "rev-parse", variant.commit + "^{tree}"), fragments, compiler(arch))
+    image, done = variant.dir / arch.image, variant.dir / "workshop-stamp"
+    with stage(f"building {variant.title}") as st, lock(base.out / "build.lock"):
+        if done.exists() and done.read_text() == stamp and image.exists():
+            st.note = " (up to date)"
+            return image
+        done.unlink(missing_ok=True)
+        if shutil.disk_usage(base.out).free < 2 << 30:
+            raise Failure(f"less than 2 GiB free under {pretty(base.out)}: free some space and repeat")
+        src = source(base, variant.commit)
+        seed(variant)
+        env = {"KBUILD_BUILD_TIMESTAMP": "2020-12-13", "KBUILD_BUILD_USER": "workshop",
+               "KBUILD_BUILD_HOST": "workshop", "KCONFIG_ALLCONFIG": str(variant.dir / "workshop.config")}
+        write(variant.dir / "workshop.config", fragments)
+        make = [*make_args(arch, src), f"O={variant.dir}", f"LOCALVERSION=-{variant.name}"]
+        log = f"{base.name}/build-{variant.dir.name}"
+        run([*make, "allnoconfig"], log, f"configuring {variant.title} failed", env=env)
+        check_config(variant, fragments)
+        path = run([*make, arch.target], log, f"building {variant.title} failed", env=env, append=True)
+        # A warning stays until its file is compiled again.
+        said = read(path)
+        compiled = set(re.findall(r"^  CC +(?:\[M\] +)?(\S+)\.o$", said, re.M))
+        warnings = variant.dir / "warnings"
+        kept = [line for line in (read(warnings).splitlines() if warnings.exists() else [])
+                if line.split(":")[0].rsplit(".", 1)[0] not in compiled]
+        new = [line.replace(f"{src}/", "") for line in said.splitlines() if "warning:" in line.lower()]
+        write(warnings, "".join(line + "\n" for line in sorted(set(kept + new))))
+        write(done, stamp)
+    return image
+
+
+def seed(variant):
+    """A new build directory starts as a copy of a finished one of the same config: only KVM is built anew."""
+    if (variant.dir / "vmlinux").exists():
+        return
+    others = [variant.dir.with_name(name + variant.suffix) for name in ("series", "base")]
+    finished = [other for other in others if (other / "workshop-stamp").exists()]
+    if finished:
+        new = variant.dir.with_name(variant.dir.name + ".new")
+        remove(new)
+        remove(variant.dir)
+        subprocess.run(["cp", "-a", "--reflink=auto", finished[0], new], check=True)
+        (new / "workshop-stamp").unlink()
+        new.rename(variant.dir)
+    variant.dir.mkdir(parents=True, exist_ok=True)
+
+
+# ---------------------------------------------------------------- selftests
+
+def programs(base, commit, arch):
+    """The KVM selftests that the kernel's Makefile builds for ARCH."""
+    makefile = git(base.tree, "show", f"{commit}:tools/testing/selftests/kvm/Makefile")
+    return [word for words in re.findall(rf"^TEST_GEN_PROGS_{arch.tools} \+?= (.*)$", makefile, re.M)
+            for word in words.split()]
+
+
+def selftests(base, commits, arch):
+    """Build the series' KVM selftests, static, out of the tree, one stage; returns (directory, names)."""
+    names = programs(base, commits[-1], arch)
+    where = base.out / "selftests" / arch.name
+    # What they are made of: their own files, and the headers that user space gets.
+    stamp = digest(compiler(arch), *(git(base.tree, "rev-parse", f"{commits[-1]}:{path}") for path in (
+        "tools/testing/selftests", "tools/include", "tools/arch", "include/uapi",
+        f"arch/{'x86' if arch.name == 'x86_64' else arch.name}/include/uapi")))
+    with stage("building the selftests") as st, lock(base.out / "build.lock"):
+        done = where / "stamp"
+        if done.exists() and done.read_text() == stamp:
+            st.note = " (up to date)"
+            return where, names
+        remove(where)
+        src = source(base, commits[-1])
+        make = make_args(arch, src)
+        log = f"{base.name}/selftests-{arch.name}"
+        run([*make, f"O={where}/headers", f"INSTALL_HDR_PATH={where}/usr", "headers_install"], log,
+            "installing the kernel's headers failed")
+        kvm = src / "tools/testing/selftests/kvm"
+        # No recursion into the kernel's own headers_install: that would build in the source tree.
+        run(["make", "-C", kvm, f"-j{NPROC}", *make[4:], f"OUTPUT={where}", "KSFT_KHDR_INSTALL=",
+             f"INSTALL_HDR_PATH={where}/usr", "LDFLAGS=-static -pthread -no-pie", "LDLIBS="], log,
+            "building the selftests failed", append=True, env={"ARCH": arch.name})
+        for name in names:
+            subprocess.run([f"{arch.cross}strip", where / name], check=True)
+        write(done, stamp)
+    return where, names
+
+
+def command(what=""):
+    base = Base()
+    arch = arch_of()
+    choice("CONFIG", CONFIGS, "")
+    stage.plan(3)
+    commits = materialise(base)
+    if what == "kernel":
+        variant = pick(base, commits, arch=arch)
+        image = build(variant)
+        warned = len(read(variant.dir / "warnings").splitlines())
+        if warned:
+            note(f"{warned} warnings, in {pretty(variant.dir / 'warnings')}")
+        print(image)
+    elif what == "selftests":
+        print(selftests(base, commits, arch)[0])
+    else:
+        raise Failure(f"scripts/kernel.py: no such command {what!r} (see --help)")
+
+
+if __name__ == "__main__":
+    main(__doc__, command)
