@@ -1,0 +1,287 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""
+usage: make boot [TESTS="a b"] [MODE=npt|npt0|tdp_mmu] [APPEND="..."] [SERIES=0|N] [CONFIG=debug]
+       make guest [SERIES=0|N] [CONFIG=debug]
+
+boot: boots the kernel in QEMU (KVM works there: QEMU emulates AMD's SVM) and runs the selftests TESTS in it, all
+without it, with the options and timeouts of configs/selftests. MODE is the MMU mode of the KVM under test, APPEND
+are more kernel parameters. guest: runs a QEMU guest with -accel kvm on that kernel, to its user space.
+Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer line in the kernel's log.
+"""
+
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+from kernel import arch_of, build, pick, selftests
+from tree import materialise
+from workshop import OUT, TOP, VARS, Base, Failure, choice, main, pretty, read, stage, took, write
+
+MODES = {"npt": "", "npt0": "kvm_amd.npt=0", "tdp_mmu": "kvm.tdp_mmu=1"}
+
+QEMU = {
+    "x86_64": ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt", "-smp", "2", "-m", "2G"],
+    "arm64": ["qemu-system-aarch64", "-accel", "tcg,thread=multi", "-machine",
+              "virt,virtualization=on,gic-version=3", "-cpu", "max", "-smp", "2", "-m", "2G"],
+}
+CONSOLE = {"x86_64": "ttyS0", "arm64": "ttyAMA0"}
+
+# What the kernel says when something is wrong.
+SPLAT = re.compile(
+    r"WARNING: |\bBUG\b|\bOops\b|\bINFO: |Kernel panic|KASAN: |UBSAN: |KCSAN: |ODEBUG: |general protection fault"
+    r"|suspicious RCU|possible recursive|possible circular|inconsistent lock|self-detected stall|blocked for more than"
+    r"|unreferenced object|refcount_t: |corruption|sleeping function|Call Trace:|nobody cared|page allocation failure")
+HARMLESS = re.compile(r"kmemleak: Kernel memory leak detector|Spectre|RETBleed|Speculative")
+
+
+# ---------------------------------------------------------------- the initramfs
+
+def cpio(entries):
+    """A newc archive of (name, mode, data or (major, minor)); needs no root for device nodes."""
+    out, inode = bytearray(), 0
+    for name, mode, data in [*entries, ("TRAILER!!!", 0, b"")]:
+        inode += 1
+        device = data if isinstance(data, tuple) else (0, 0)
+        body = b"" if isinstance(data, tuple) else data
+        fields = (inode, mode, 0, 0, 1, 0, len(body), 0, 0, *device, len(name.encode()) + 1, 0)
+        out += b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
+        out += b"\0" * (-len(out) % 4) + body
+        out += b"\0" * (-len(out) % 4)
+    return bytes(out)
+
+
+def initramfs(path, init, files=(), tests=""):
+    """Write the initramfs PATH: busybox, INIT, FILES as (name, path), and the list of tests."""
+    directory, program = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755
+    entries = [(name, directory, b"") for name in ("bin", "dev", "tests.d")]
+    entries += [("dev/console", stat.S_IFCHR | 0o600, (5, 1)), ("dev/kmsg", stat.S_IFCHR | 0o600, (1, 11)),
+                ("bin/busybox", program, busybox()),
+                ("bin/sh", stat.S_IFLNK | 0o777, b"busybox"), ("init", program, init),
+                ("tests", stat.S_IFREG | 0o644, tests.encode())]
+    entries += [(name, program, Path(source).read_bytes()) for name, source in files]
+    write(path, cpio(entries))
+    return path
+
+
+def busybox():
+    for path in ("/bin/busybox", "/usr/bin/busybox"):
+        if Path(path).exists():
+            return Path(path).read_bytes()
+    raise Failure("there is no busybox: install busybox-static")
+
+
+class Test:
+    """What is run in the kernel under test: a name, its time limit in seconds, a command in the initramfs."""
+
+    def __init__(self, name, limit, command, source):
+        self.name, self.limit, self.command, self.source = name, limit, command, source
+
+
+def settings():
+    """configs/selftests: name -> (limit, options)."""
+    found = {}
+    for line in read(TOP / "configs/selftests").splitlines():
+        words = shlex.split(line, comments=True)
+        if words:
+            found[words[0]] = (int(words[1]), words[2:])
+    return found
+
+
+def tests_of(where, names, wanted=None, slower=1):
+    """The Tests for the built selftests NAMES under WHERE; WANTED picks some, by their last part."""
+    short = {Path(name).name: name for name in names}
+    unknown = [name for name in wanted or [] if name not in short]
+    if unknown:
+        raise Failure(f"TESTS={' '.join(unknown)} is unknown: there are {', '.join(sorted(short))}")
+    options = settings()
+    tests = []
+    for name in wanted or short:
+        limit, extra = options.get(name, options["default"])
+        tests.append(Test(name, limit * slower, f"/tests.d/{name} {' '.join(extra)}".strip(), where / short[name]))
+    return tests
+
+
+# ---------------------------------------------------------------- QEMU
+
+class Boot:
+    """What one boot showed: results (name, verdict, seconds), the lines of concern in the kernel's log, its logs."""
+
+    def __init__(self, name, log):
+        self.name, self.log, self.console = name, log / "results", log / "console"
+        self.results, self.splats, self.release, self.seconds = [], [], "", 0.0
+
+    def verdict(self, name):
+        return next((verdict for test, verdict, _ in self.results if test == name), "NOT RUN")
+
+
+def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, extra=()):
+    """Boot IMAGE, run TESTS, with the files EXTRA beside them; logs go to out/log/LOG. Returns a Boot."""
+    log = OUT / "log" / log
+    log.mkdir(parents=True, exist_ok=True)
+    result = Boot(name, log)
+    for path in (result.log, result.console):
+        path.write_text("")
+    initrd = initramfs(log / "initramfs", (TOP / "scripts/init").read_bytes(),
+                       [(f"tests.d/{test.name}", test.source) for test in [*tests, *extra]],
+                       "".join(f"{test.name} {test.limit} {test.command}\n" for test in tests))
+    console = CONSOLE[arch]
+    command = [*QEMU[arch], "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+               "-kernel", image, "-initrd", initrd, "-serial", f"file:{escape(result.console)}",
+               "-append", f"console={console} ignore_loglevel panic=-1 log_buf_len=4M {append}".strip(),
+               "-chardev", f"file,id=results,path={escape(result.log)}", "-device", "virtio-serial-pci",
+               "-device", "virtserialport,chardev=results,name=results", *qemu]
+    start = time.monotonic()
+    with open(log / "qemu", "wb") as errors:
+        errors.write((shlex.join(map(str, command)) + "\n").encode())
+        errors.flush()
+        process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+        try:
+            watch(process, result, tests, slower)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+    initrd.unlink()
+    result.seconds = time.monotonic() - start
+    collect(result, tests)
+    if not result.release:
+        if not read(result.console):
+            raise Failure(f"QEMU did not start {name}", log / "qemu")
+        raise Failure(f"{name} did not come to its user space in {took(result.seconds)}", result.console)
+    return result
+
+
+def escape(path):
+    return str(path).replace(",", ",,")
+
+
+def watch(process, result, tests, slower):
+    """Wait for QEMU to end; give it up where the kernel hangs."""
+    limits = {test.name: test.limit for test in tests}
+    deadline = time.monotonic() + 90 * slower
+    with open(result.log, encoding="utf-8", errors="replace") as log:
+        pending = ""
+        while process.poll() is None and time.monotonic() < deadline:
+            pending += log.read()
+            *lines, pending = pending.split("\n")
+            for line in lines:
+                word, _, rest = line.partition(" ")
+                if word == "@start":
+                    deadline = time.monotonic() + limits.get(rest, 60) + 30 * slower
+                elif word in ("@boot", "@end", "@done"):
+                    deadline = time.monotonic() + 60 * slower
+            time.sleep(0.1)
+
+
+def collect(result, tests):
+    """Read the verdicts and the kernel's log."""
+    said = read(result.log)
+    booted = re.search(r"^@boot (\S+)", said, re.M)
+    result.release = booted.group(1) if booted else ""
+    started = re.findall(r"^@start (\S+)$", said, re.M)
+    ends = {name: (int(code), float(end) - float(begin)) for name, code, begin, end in
+            re.findall(r"^@end (\S+) (\d+) (\S+) (\S+)$", said, re.M)}
+    for test in tests:
+        code, seconds = ends.get(test.name, (None, 0.0))
+        if code is None:
+            verdict = "HANG" if test.name in started else "NOT RUN"
+        elif code in (137, 143) and seconds >= test.limit - 1:
+            verdict = "TIMEOUT"
+        else:
+            verdict = {0: "PASS", 4: "SKIP"}.get(code, "FAIL")
+        result.results.append((test.name, verdict, seconds))
+    during = "boot"
+    for line in read(result.console).splitlines():
+        begun = re.search(r"workshop: start (\S+)", line)
+        during = begun.group(1) if begun else during
+        if SPLAT.search(line) and not HARMLESS.search(line):
+            result.splats.append((during, line.strip()))
+
+
+def report(result):
+    """Print a boot's verdicts; returns whether all is well."""
+    width = max([len(name) for name, _, _ in result.results] + [10])
+    for name, verdict, seconds in result.results:
+        print(f"{verdict:8} {name:{width}} {seconds:7.1f} s")
+    if result.splats:
+        print(f"the kernel's log has {len(result.splats)} lines of concern, the first ones:")
+        for during, line in result.splats[:8]:
+            print(f"    {during}: {line}")
+    print(f"kernel log: {pretty(result.console)}   tests: {pretty(result.log)}")
+    return not result.splats and all(verdict in ("PASS", "SKIP") for _, verdict, _ in result.results)
+
+
+# ---------------------------------------------------------------- a guest on it
+
+INNER_INIT = """#!/bin/sh
+/bin/busybox mkdir -p /proc
+/bin/busybox mount -t proc proc /proc
+echo "INNER-USER-SPACE $(/bin/busybox uname -r), $(/bin/busybox nproc) processors"
+/bin/busybox poweroff -f
+"""
+
+GUEST = """#!/bin/sh
+# In the outer kernel: the machine's own QEMU runs the same kernel as a guest of its KVM.
+cp /tests.d/inner /tests.d/image /host/tmp
+log=/host/tmp/console
+chroot /host env PATH=/usr/sbin:/usr/bin:/sbin:/bin timeout -s KILL {limit} qemu-system-x86_64 -accel kvm \\
+	-cpu EPYC,-xsave -smp 2 -m 512 -nodefaults -no-user-config -no-reboot -display none \\
+	-kernel /tmp/image -initrd /tmp/inner -append "console=ttyS0 ignore_loglevel panic=-1" -serial file:/tmp/console
+code=$?
+tr -d '\\r' <$log | sed 's/^/inner: /'
+[ $code = 0 ] && grep -q INNER-USER-SPACE $log
+"""
+
+
+def guest(name, log, image, slower=1):
+    """Run a guest with -accel kvm on IMAGE; a Boot whose one test is "guest"."""
+    limit = 120 * slower
+    work = OUT / "log" / log
+    work.mkdir(parents=True, exist_ok=True)
+    inner = initramfs(work / "inner-initramfs", INNER_INIT.encode())
+    write(work / "guest", GUEST.format(limit=limit))
+    test = Test("guest", limit + 30, "/tests.d/guest", work / "guest")
+    root = ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
+            "-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]
+    result = boot(name, log, image, [test], append="workshop.root", qemu=root, slower=slower, 
+                  extra=[Test("inner", 0, "", inner), Test("image", 0, "", image)])
+    console = [line[7:] for line in read(result.log).splitlines() if line.startswith("inner: ")]
+    write(work / "inner-console", "".join(line + "\n" for line in console))
+    result.splats += [("inner guest", line) for line in console if SPLAT.search(line) and not HARMLESS.search(line)]
+    return result
+
+
+# ---------------------------------------------------------------- commands
+
+def command(what=""):
+    base = Base()
+    arch = arch_of()
+    mode = MODES[choice("MODE", tuple(MODES), "npt")]
+    wanted = VARS["TESTS"].split()
+    slower = 5 if VARS["CONFIG"] == "debug" else 1
+    stage.plan(5 if what == "boot" else 4)
+    commits = materialise(base)
+    variant = pick(base, commits, arch=arch)
+    image = build(variant)
+    log = f"{base.name}/{what}-{variant.dir.name}"
+    if what == "boot":
+        tests = tests_of(*selftests(base, commits, arch), wanted, slower)
+        with stage(f"booting {variant.title}"):
+            result = boot(variant.title, log, image, tests, arch.name, f"{mode} {VARS['APPEND']}".strip(), slower=slower)
+    elif what == "guest":
+        if arch.name != "x86_64":
+            raise Failure(f"ARCH={arch.name} has no guest yet: only x86_64")
+        with stage(f"a guest on {variant.title}"):
+            result = guest(variant.title, log, image, slower)
+    else:
+        raise Failure(f"scripts/boot.py: no such command {what!r} (see --help)")
+    return 0 if report(result) else 1
+
+
+if __name__ == "__main__":
+    main(__doc__, command)
