@@ -132,7 +132,7 @@ def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, e
     console = CONSOLE[arch]
     command = [*QEMU[arch], "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                "-kernel", image, "-initrd", initrd, "-serial", f"file:{escape(result.console)}",
-               "-append", f"console={console} ignore_loglevel panic=-1 log_buf_len=4M {append}".strip(),
+               "-append", f"console={console} ignore_loglevel printk.devkmsg=on panic=-1 log_buf_len=4M {append}".strip(),
                "-chardev", f"file,id=results,path={escape(result.log)}", "-device", "virtio-serial-pci",
                "-device", "virtserialport,chardev=results,name=results", *qemu]
     start = time.monotonic()
@@ -248,7 +248,7 @@ def guest(name, log, image, slower=1):
     test = Test("guest", limit + 30, "/tests.d/guest", work / "guest")
     root = ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]
-    result = boot(name, log, image, [test], append="workshop.root", qemu=root, slower=slower, 
+    result = boot(name, log, image, [test], append="workshop.root", qemu=root, slower=slower,
                   extra=[Test("inner", 0, "", inner), Test("image", 0, "", image)])
     console = [line[7:] for line in read(result.log).splitlines() if line.startswith("inner: ")]
     write(work / "inner-console", "".join(line + "\n" for line in console))

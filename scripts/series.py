@@ -136,14 +136,12 @@ def export(base):
     with stage("mails") as st:
         if len(commits) < 2:
             raise Failure(f"{pretty(base.patches / 'series')} lists no patch: there is nothing to export")
-        name, mail, _ = identity()
-        who = {f"GIT_{w}_{k}": v for w in ("AUTHOR", "COMMITTER") for k, v in (("NAME", name), ("EMAIL", mail))}
         mails = base.out / "mails"
         with stage_dir(base.out / "mails.new") as new:
             git(base.tree, "format-patch", "-q", "-s", "--cover-letter", "--cover-from-description=none",
                 f"--subject-prefix={base['PREFIX']}", "--numbered", "--zero-commit", "--no-signature", "--no-thread",
                 "--no-attach", "--no-notes", "--no-base", "--no-encode-email-headers", "--abbrev=12", "-M", "--stat=76",
-                *DIFF, "-o", new, f"base..{commits[-1]}", env=who)
+                *DIFF, "-o", new, f"base..{commits[-1]}", env=person())
             write_cover(base, next(new.glob("0000-*")), git(base.tree, "log", "-1", "--format=%aD", commits[-1]).strip())
             mailed = sorted(new.glob("*.patch"))
             remove(mails)
@@ -173,7 +171,7 @@ def foreign(tree, *args, ok=(0,)):
     return git(tree, *args, own=False, ok=ok)
 
 
-def apply_mails(base, target):
+def apply_mails(base, target, quiet=False):
     """git am the mails in somebody's tree TARGET, or leave it as it was."""
     wanted = f"a git tree of Linux {base['VERSION']}.y"
     if not target:
@@ -214,7 +212,8 @@ def apply_mails(base, target):
                           f"{version[1]} in {target}, which is left as it was: the series was made for "
                           f"{State(base).get('origin')}, apply it to that or rebase it", log)
         st.note = f" onto Linux {version[1]}"
-    print(foreign(target, "log", "--oneline", f"{before.strip()}..HEAD"), end="")
+    if not quiet:
+        print(foreign(target, "log", "--oneline", f"{before.strip()}..HEAD"), end="")
 
 
 # ---------------------------------------------------------------- commands
@@ -237,7 +236,6 @@ def command(what="", *options):
             note("nothing to change")
     elif what == "series":
         stage.plan(3)
-        person()
         print(export(base))
     elif what == "am":
         stage.plan(4)

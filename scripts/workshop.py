@@ -83,11 +83,11 @@ def took(seconds):
 
 
 class stage:
-    """with stage("building"): prints "[2/6] building … 1m58s"; .note is put behind the time."""
+    """with stage("building"): prints "[2/6] building … 1m58s"; .note is put behind the time. Silent in another one."""
 
     total = 0
     count = 0
-    nested = 0
+    depth = 0
 
     def __init__(self, text):
         self.text, self.note, self.start = text, "", time.monotonic()
@@ -105,6 +105,9 @@ class stage:
             self._line("")
 
     def __enter__(self):
+        stage.depth += 1
+        if stage.depth > 1:
+            return self
         stage.count += 1
         self.head = f"[{stage.count}/{max(stage.total, stage.count)}] {self.text}"
         print(f"{self.head} … ", end="", file=sys.stderr, flush=True)
@@ -115,6 +118,9 @@ class stage:
         return self
 
     def __exit__(self, kind, value, traceback):
+        stage.depth -= 1
+        if stage.depth:
+            return
         self.done.set()
         if sys.stderr.isatty():
             self.ticker.join()
@@ -243,10 +249,14 @@ def identity():
     return "Nobody Yet", "nobody@example.invalid", False
 
 
+TOLD = set()
+
+
 def person():
     """identity() as git's environment."""
     name, mail, real = identity()
-    if not real:
+    if not real and "placeholder" not in TOLD:
+        TOLD.add("placeholder")
         note('note: no git identity, so a placeholder stands in: git config --global user.name "You" '
              "(and user.email)")
     return {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER")
