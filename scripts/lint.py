@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""
+usage: make lint [BASE=v5.10]
+
+The kernel's checkpatch.pl --strict over every mail of the series (the exceptions, each with its reason, are in
+scripts/checkpatch.exceptions), shellcheck over shell scripts, codespell over all texts, and this repository's own
+rules: no Signed-off-by in patches/, no trailing white space, Python that compiles.
+"""
+
+import re
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from series import export
+from tree import read_series
+from workshop import NPROC, TOP, Base, Failure, digest, main, note, pretty, read, stage, write
+
+
+def exceptions():
+    """[TYPE, pattern] of scripts/checkpatch.exceptions."""
+    path = TOP / "scripts/checkpatch.exceptions"
+    found = []
+    for number, line in enumerate(read(path).splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            fields = line.split(" | ")
+            if len(fields) != 3 or not fields[2].strip():
+                raise Failure(f"{pretty(path)}:{number}: give TYPE | regular expression | reason")
+            found.append((fields[0].strip(), re.compile(fields[1].strip(), re.S)))
+    return found
+
+
+def checkpatch(base, mail, allowed, used):
+    """The reports of checkpatch on MAIL that no exception covers. What it said is kept: it is slow."""
+    script = base.tree / "scripts/checkpatch.pl"
+    kept = base.out / "checkpatch" / digest(mail.read_bytes(), script.read_bytes(),
+                                            (base.tree / "scripts/spelling.txt").read_bytes())
+    if not kept.exists():
+        done = subprocess.run(["perl", script, "--strict", "--show-types", "--no-summary", "--color=never", mail], cwd=base.tree, check=False,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        if done.returncode not in (0, 1) or "line" in done.stderr and not done.stdout:
+            raise Failure(f"checkpatch.pl failed on {mail.name}: {(done.stderr.splitlines() or ['?'])[0]}")
+        write(kept, done.stdout)
+    left = []
+    for block in re.split(r"\n\n+", read(kept)):
+        head = re.match(r"(ERROR|WARNING|CHECK):(\w+): ", block)
+        if not head:
+            continue
+        for entry in allowed:
+            if entry[0] == head.group(2) and entry[1].search(block):
+                used.add(entry)
+                break
+        else:
+            left.append(f"{mail.name}: {block}")
+    return left
+
+
+def tracked():
+    """The repository's text files: those in git, and those about to be."""
+    done = subprocess.run(["git", "-C", TOP, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                          capture_output=True, check=True)
+    paths = [TOP / name for name in done.stdout.decode().split("\0") if name]
+    return sorted(path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:8000])
+
+
+def shellcheck(paths):
+    scripts = [path for path in paths if re.match(rb"#!.*\b(sh|bash)\b", path.read_bytes()[:80])]
+    done = subprocess.run(["shellcheck", *scripts], cwd=TOP, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines() if done.returncode else []
+
+
+def codespell(paths):
+    """Spelling; in a patch only the message and what it adds."""
+    with tempfile.TemporaryDirectory() as temp:
+        for path in paths:
+            text = read(path)
+            if path.suffix == ".patch":
+                message, mark, diff = text.partition("\ndiff --git ")
+                text = message + mark + re.sub(r"^[^+\n].*$", "", diff, flags=re.M)
+            write(Path(temp) / path.relative_to(TOP), text)
+        done = subprocess.run(["codespell", "--check-hidden", "--ignore-words", TOP / "scripts/codespell.words", "."],
+                              cwd=temp, capture_output=True, text=True, check=False)
+    return [line.removeprefix("./") for line in done.stdout.splitlines()]
+
+
+def python(paths):
+    found = []
+    for path in paths:
+        if path.suffix == ".py":
+            try:
+                compile(path.read_bytes(), pretty(path), "exec")
+            except SyntaxError as error:
+                found.append(f"{pretty(path)}:{error.lineno}: {error.msg}")
+    return found
+
+
+def own_rules(paths):
+    found = []
+    for path in paths:
+        patch = path.suffix == ".patch"
+        for number, line in enumerate(read(path).split("\n"), 1):
+            where = f"{pretty(path)}:{number}"
+            # In a patch a lone blank is an empty line of context; what it adds is checkpatch's.
+            if not patch and line != line.rstrip():
+                found.append(f"{where}: trailing white space")
+            if patch and line.startswith("Signed-off-by:"):
+                found.append(f"{where}: Signed-off-by: only the person who exports can certify origin")
+        if len(read(path)) > 1 and not read(path).endswith("\n"):
+            found.append(f"{pretty(path)}: no newline at its end")
+    return found
+
+
+def lint(base):
+    """All findings, as lines."""
+    mails = sorted(export(base).glob("*.patch"))[1:] if read_series(base) else []
+    allowed, used = exceptions(), set()
+    with stage("lint") as st, ThreadPoolExecutor(int(NPROC)) as pool:
+        paths = tracked()
+        jobs = [pool.submit(checkpatch, base, mail, allowed, used) for mail in mails]
+        jobs += [pool.submit(check, paths) for check in (shellcheck, codespell, python, own_rules)]
+        found = [line for job in jobs for line in job.result()]
+        found += [f"scripts/checkpatch.exceptions: {kind} | {pattern.pattern} is not needed any more"
+                  for kind, pattern in allowed if (kind, pattern) not in used]
+        st.note = f" ({len(mails)} mails, {len(paths)} files)"
+    return found
+
+
+def command():
+    base = Base()
+    stage.plan(4)
+    found = lint(base)
+    for line in found:
+        print(line)
+    note(f"{len(found)} findings" if found else "nothing to mend")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    main(__doc__, command)
