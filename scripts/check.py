@@ -1,0 +1,290 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""
+usage: make check [BASE=v5.10]
+       scripts/check.py PART...     only the items whose name holds one of PART
+
+The test suite. Prints an item a line as it goes, ends with "N passed, N failed, N skipped". Results with times and
+details are in out/check/results.json, logs under out/log. A selftest is judged against the pristine kernel's
+result: what passes there must pass with the series; what needs other hardware is skipped on both.
+"""
+
+import json
+import time
+
+import test_workshop
+from boot import MODES, boot, guest, tests_of
+from kernel import ARCHS, build, pick, selftests
+from lint import lint
+from series import apply_mails, export, refresh
+from tree import materialise, stage_dir
+from workshop import OUT, TOP, Base, Failure, digest, git, main, note, pretty, read, remove, run, stage, took, write
+
+# These must pass on the patched kernel whatever the pristine one does.
+MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus"}
+# The array's traces: none may be left where KVM lives.
+GONE = r"id_to_index|used_slots|lru_slot|memslots\[\]"
+WHERE = ["virt/kvm", "include/linux", "arch/*/kvm"]
+
+
+class Context:
+    """What the items share; made when first asked for."""
+
+    def __init__(self, base):
+        self.base, self.arch, self.commits = base, ARCHS["x86_64"], materialise(base)
+        self.kept = {}
+
+    def once(self, key, make):
+        """make(), once; a failure is one for all who ask."""
+        if key not in self.kept:
+            try:
+                self.kept[key] = make()
+            except Failure as failure:
+                self.kept[key] = failure
+        if isinstance(self.kept[key], Failure):
+            raise self.kept[key]
+        return self.kept[key]
+
+    def variant(self, series="", config=""):
+        return pick(self.base, self.commits, config, self.arch, series)
+
+    def image(self, series="", config=""):
+        return self.once(("image", series, config), lambda: build(self.variant(series, config)))
+
+    def tests(self, wanted=None, slower=1):
+        return tests_of(*self.once("tests", lambda: selftests(self.base, self.commits, self.arch)), wanted, slower)
+
+    def git(self, *args, **kwargs):
+        return git(self.base.tree, *args, **kwargs)
+
+
+# ---------------------------------------------------------------- items
+# An item is a function of the Context. It raises a Failure, or returns its results as (name, verdict, seconds,
+# detail) where it has more than one, else nothing.
+
+def round_trip(ctx):
+    changed = refresh(ctx.base, check=True)
+    if changed:
+        raise Failure(f"make refresh would change {', '.join(map(pretty, changed))}")
+
+
+def mails_repeat(ctx):
+    first = {path.name: path.read_bytes() for path in export(ctx.base).iterdir()}
+    time.sleep(1.1)
+    if first != {path.name: path.read_bytes() for path in export(ctx.base).iterdir()}:
+        raise Failure("make series wrote other mails the second time")
+
+
+def mails_apply(ctx):
+    """make am on the pristine base gives exactly the tree."""
+    with stage_dir(ctx.base.out / "am") as somebody:
+        git(somebody, "init", "-q")
+        write(somebody / ".git/objects/info/alternates", f"{ctx.base.tree}/.git/objects\n")
+        base = ctx.commits[0]
+        git(somebody, "update-ref", "refs/heads/mine", base)
+        git(somebody, "symbolic-ref", "HEAD", "refs/heads/mine")
+        # Only the files in question are checked out: the others would take a minute.
+        git(somebody, "config", "core.sparseCheckout", "true")
+        touched = ctx.git("diff", "--name-only", "--no-renames", "base", ctx.commits[-1]).splitlines()
+        write(somebody / ".git/info/sparse-checkout", "".join(f"/{path}\n" for path in ["Makefile", *touched]))
+        git(somebody, "read-tree", "-m", "-u", base)
+        apply_mails(ctx.base, somebody, quiet=True)
+        git(somebody, "diff", "--exit-code", ctx.commits[-1], "HEAD")
+
+
+def array_gone(ctx):
+    left = ctx.git("grep", "-nE", GONE, ctx.commits[-1], "--", *WHERE, ok=(0, 1)).splitlines()
+    if not ctx.git("grep", "-nE", GONE, "base", "--", *WHERE, ok=(0, 1)):
+        raise Failure(f"not even the base has {GONE}: the pattern is wrong")
+    if left:
+        raise Failure(f"{len(left)} traces of the array are left, the first: {left[0].partition(':')[2]}")
+
+
+def shorter(ctx):
+    before, after = (ctx.git("show", f"{commit}:virt/kvm/kvm_main.c").count("\n")
+                     for commit in ("base", ctx.commits[-1]))
+    if after >= before:
+        raise Failure(f"virt/kvm/kvm_main.c has {after} lines, {before} in the base")
+
+
+def workshop(ctx):
+    for function in test_workshop.CASES:
+        name, verdict, seconds, detail = test_workshop.run_case(function)
+        yield f"workshop: {name}", verdict, seconds, detail
+
+
+def linted(ctx):
+    found = lint(ctx.base)
+    if found:
+        write(OUT / "log/check/lint", "\n".join(found) + "\n")
+        raise Failure(f"make lint has {len(found)} findings", OUT / "log/check/lint")
+
+
+def pristine_kernel(ctx):
+    ctx.image("0")
+
+
+def patched_kernel(ctx):
+    """Builds, and without a warning that the base has not."""
+    ctx.image()
+    warned = [set(line.split(" ", 1)[-1] for line in read(ctx.variant(series).dir / "warnings").splitlines())
+              for series in ("0", "")]
+    if warned[1] - warned[0]:
+        raise Failure(f"the series adds warnings: {'; '.join(sorted(warned[1] - warned[0]))}")
+
+
+def selftests_built(ctx):
+    ctx.tests()
+
+
+def nothing_to_do(ctx):
+    """All of make run up to the boot, once more."""
+    start = time.monotonic()
+    materialise(ctx.base)
+    for series in ("0", ""):
+        build(ctx.variant(series))
+    selftests(ctx.base, ctx.commits, ctx.arch)
+    if time.monotonic() - start > 10:
+        raise Failure(f"with nothing changed, make run takes {took(time.monotonic() - start)} up to the boot")
+
+
+def no_user_space(ctx):
+    """A kernel that does not come up is told in a line, and soon."""
+    try:
+        boot("a broken start", "check/no-user-space", ctx.image(), [], append="rdinit=/nowhere")
+    except Failure as failure:
+        if "did not come to its user space" in str(failure) and failure.log:
+            return
+        raise
+    raise Failure("a kernel without user space was not noticed")
+
+
+def pristine_results(ctx, mode):
+    """The pristine kernel's results in MODE; those of an unchanged kernel and tests are kept."""
+    image, tests = ctx.image("0"), ctx.tests()
+    key = digest(image.read_bytes(), MODES[mode], *(part for test in tests for part in (
+        test.command, test.source.read_bytes())), *(read(TOP / "scripts" / name) for name in ("boot.py", "init")))
+    kept = ctx.base.out / "pristine" / key
+    if not kept.exists():
+        result = boot("the pristine kernel", f"check/pristine-{mode}", image, tests, append=MODES[mode])
+        write(kept, json.dumps([result.results, result.splats]))
+    return json.loads(kept.read_text())
+
+
+def compare(mode):
+    """All selftests in MODE, on both kernels."""
+    def item(ctx):
+        before, splats_before = pristine_results(ctx, mode)
+        before = {name: verdict for name, verdict, _ in before}
+        patched = boot("the patched kernel", f"check/patched-{mode}", ctx.image(), ctx.tests(), append=MODES[mode])
+        for name, after, seconds in patched.results:
+            verdict, detail = after, f"pristine {before[name]}, patched {after}: {pretty(patched.log)}"
+            if after != "PASS":
+                must = before[name] == "PASS" or name in MUST_PASS
+                verdict = "FAIL" if must or after not in ("FAIL", "SKIP") else "SKIP"
+            yield f"selftest {mode}: {name}", verdict, seconds, detail
+        yield clean_log(mode, patched, len(splats_before))
+    return item
+
+
+def clean_log(name, result, before=0):
+    detail = (f"{len(result.splats)} lines of concern (pristine: {before}), the first during {result.splats[0][0]}: "
+              f"{result.splats[0][1]}: {pretty(result.console)}") if result.splats else ""
+    return f"kernel log {name}", "FAIL" if result.splats else "PASS", 0.0, detail
+
+
+def guest_runs(ctx):
+    result = guest("the patched kernel", "check/guest", ctx.image())
+    _, verdict, seconds = result.results[0]
+    yield "guest: user space with -accel kvm", verdict, seconds, "" if verdict == "PASS" else pretty(result.log)
+    yield clean_log("guest", result)
+
+
+def debug_kernel(ctx):
+    ctx.image("", "debug")
+
+
+def debug_tests(ctx):
+    tests = ctx.tests(["set_memory_region_test"], slower=5)
+    result = boot("the debug kernel", "check/debug", ctx.image("", "debug"), tests, slower=5)
+    for name, verdict, seconds in result.results:
+        yield f"debug: {name}", verdict, seconds, pretty(result.log)
+    yield clean_log("debug", result)
+
+
+def command_item(*words, cwd=TOP):
+    """An item that is a command: passed if it exits with 0."""
+    def item(ctx):
+        words_ = [word.format(tree=ctx.base.tree) for word in words]
+        run(words_, f"check/{words_[0].replace('/', '-')}", f"{' '.join(words_)} failed", cwd=cwd)
+    return item
+
+
+ITEMS = [
+    ("refresh gives patches/ back", round_trip),
+    ("series repeats", mails_repeat),
+    ("am gives the tree", mails_apply),
+    ("nothing of the array left", array_gone),
+    ("kvm_main.c shorter", shorter),
+    ("lint", linted),
+    ("workshop", workshop),
+    ("pristine kernel builds", pristine_kernel),
+    ("patched kernel builds", patched_kernel),
+    ("selftests build", selftests_built),
+    ("nothing to do twice", nothing_to_do),
+    ("broken start is told", no_user_space),
+    *((f"selftests {mode}, both kernels", compare(mode)) for mode in MODES),
+    ("guest", guest_runs),
+    ("debug kernel builds", debug_kernel),
+    ("debug kernel's tests", debug_tests),
+]
+
+
+# ---------------------------------------------------------------- the suite
+
+def run_item(name, function, ctx):
+    """The results of one item."""
+    start = time.monotonic()
+    try:
+        results = list(function(ctx) or [])
+        return results or [(name, "PASS", time.monotonic() - start, "")]
+    except Failure as failure:
+        log = f" ({pretty(failure.log)})" if failure.log else ""
+        return [(name, "FAIL", time.monotonic() - start, f"{failure}{log}")]
+
+
+def command(*parts):
+    items = [(name, function) for name, function in ITEMS if not parts or any(part in name for part in parts)]
+    if not items:
+        raise Failure(f"no item has {' or '.join(parts)} in its name: {', '.join(name for name, _ in ITEMS)}")
+    start = time.monotonic()
+    base = Base()
+    stage.plan(2 + len(items))
+    remove(OUT / "check")
+    ctx = Context(base)
+    results = []
+    for name, function in items:
+        with stage(name) as st:
+            new = run_item(name, function, ctx)
+            bad = [result for result in new if result[1] != "PASS" and result[1] != "SKIP"]
+            passed = sum(result[1] == "PASS" for result in new)
+            st.note = " ok" if not bad and len(new) == 1 else f" {passed} of {len(new)} passed"
+            st.note += f", {took(time.monotonic() - start)} in all"
+        for bad_name, verdict, _, detail in bad:
+            note(f"    {verdict} {bad_name}: {detail}")
+        results += new
+        write(OUT / "check/results.json", json.dumps(
+            [dict(zip(("name", "verdict", "seconds", "detail"), result)) for result in results], indent=1))
+    skipped = [result[0] for result in results if result[1] == "SKIP"]
+    failed = [result for result in results if result[1] not in ("PASS", "SKIP")]
+    if skipped:
+        note(f"skipped (not for this machine's emulation, on the pristine kernel neither): {', '.join(skipped)}")
+    for name, verdict, _, detail in failed:
+        note(f"{verdict} {name}: {detail}")
+    note(f"details: {pretty(OUT / 'check/results.json')}, {took(time.monotonic() - start)}")
+    print(f"{len(results) - len(failed) - len(skipped)} passed, {len(failed)} failed, {len(skipped)} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    main(__doc__, command)
