@@ -151,6 +151,9 @@ def seed(variant):
         remove(variant.dir)
         subprocess.run(["cp", "-a", "--reflink=auto", finished[0], new], check=True)
         (new / "workshop-stamp").unlink()
+        # objtool's commands hold the directory's name: left alone, objtool and thus everything would be built anew.
+        for path in [*new.glob("tools/**/.*.cmd"), *new.glob("tools/**/.*.d")]:
+            path.write_text(path.read_text().replace(f"{finished[0]}/", f"{variant.dir}/"))
         new.rename(variant.dir)
     variant.dir.mkdir(parents=True, exist_ok=True)
 
