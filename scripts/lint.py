@@ -49,7 +49,7 @@ def checkpatch(base, mail, allowed, used):
         if not head:
             continue
         for entry in allowed:
-            if entry[0] == head.group(2) and entry[1].search(block):
+            if entry[0] == head.group(2) and entry[1].search(f"{mail.name}: {block}"):
                 used.add(entry)
                 break
         else:

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The container of KVM's memslots, see <linux/kvm_memslots.h>.
+ *
+ * Nothing in this file sleeps, allocates, calls an architecture or waits for
+ * readers.  It compiles in user space, where tools/testing/memslots tests it.
+ */
+#include <linux/export.h>
+#include <linux/hash.h>
+#include <linux/list.h>
+
+#include "memslots.h"
+
+/* The smallest hash by id: 128 bytes on 64-bit. */
+#define KVM_MEMSLOT_IDS_MIN_BITS	4
+
+/**
+ * kvm_memslot_space_init - set up an address space without slots
+ * @space: the address space
+ * @generation: its first generation, different for each address space of a VM
+ *
+ * Context: before anybody else knows @space.
+ */
+void kvm_memslot_space_init(struct kvm_memslot_space *space, u64 generation)
+{
+	int i;
+
+	space->ids = (struct kvm_memslot_ids) {};
+	for (i = 0; i < ARRAY_SIZE(space->sets); i++)
+		space->sets[i] = (struct kvm_memslots) {
+			.generation = generation,
+			.gfn_tree = RB_ROOT,
+			.hva_tree = RB_ROOT_CACHED,
+			.idx = i,
+			.ids = &space->ids,
+		};
+}
+
+/**
+ * kvm_memslot_at_or_above - find a slot or its upper neighbour
+ * @slots: the set to search
+ * @gfn: guest frame number
+ *
+ * Context: kvm->srcu or kvm->slots_lock held.
+ * Return: the slot that holds @gfn, or else the next higher one, or NULL.
+ */
+struct kvm_memory_slot *kvm_memslot_at_or_above(struct kvm_memslots *slots,
+						gfn_t gfn)
+{
+	struct rb_node *node = slots->gfn_tree.rb_node;
+	struct kvm_memory_slot *above = NULL;
+
+	while (node) {
+		struct kvm_memory_slot *slot;
+
+		slot = kvm_memslot_of_gfn_node(node, slots->idx);
+		if (kvm_memslot_has_gfn(slot, gfn))
+			return slot;
+
+		if (gfn < slot->base_gfn) {
+			above = slot;
+			node = node->rb_left;
+		} else {
+			node = node->rb_right;
+		}
+	}
+	return above;
+}
+EXPORT_SYMBOL_GPL(kvm_memslot_at_or_above);
+
+/**
+ * kvm_memslots_end_gfn - the end of guest memory
+ * @slots: the set to look at
+ *
+ * Context: kvm->srcu or kvm->slots_lock held.
+ * Return: the first gfn above all slots, 0 if there is none.
+ */
+gfn_t kvm_memslots_end_gfn(struct kvm_memslots *slots)
+{
+	struct rb_node *node = rb_last(&slots->gfn_tree);
+	struct kvm_memory_slot *slot;
+
+	if (!node)
+		return 0;
+
+	slot = kvm_memslot_of_gfn_node(node, slots->idx);
+	return slot->base_gfn + slot->npages;
+}
+EXPORT_SYMBOL_GPL(kvm_memslots_end_gfn);
+
+/**
+ * kvm_memslots_overlap - does a range of guest memory have a slot already?
+ * @slots: the set to search
+ * @except: a slot that does not count, or NULL
+ * @base_gfn: first gfn of the range
+ * @npages: pages in the range, not 0
+ *
+ * Context: kvm->srcu or kvm->slots_lock held.
+ * Return: true if a slot other than @except has a gfn in the range.
+ */
+bool kvm_memslots_overlap(struct kvm_memslots *slots,
+			  const struct kvm_memory_slot *except,
+			  gfn_t base_gfn, unsigned long npages)
+{
+	struct kvm_memory_slot *slot;
+
+	kvm_for_each_memslot_in_gfn_range(slot, slots, base_gfn,
+					  base_gfn + npages) {
+		if (slot != except)
+			return true;
+	}
+	return false;
+}
+
+static void kvm_memslots_insert_gfn(struct kvm_memslots *slots,
+				    struct kvm_memory_slot *new)
+{
+	struct rb_node **link = &slots->gfn_tree.rb_node;
+	struct rb_node *parent = NULL;
+
+	while (*link) {
+		struct kvm_memory_slot *slot;
+
+		parent = *link;
+		slot = kvm_memslot_of_gfn_node(parent, slots->idx);
+		if (new->base_gfn < slot->base_gfn) {
+			link = &parent->rb_left;
+		} else {
+			WARN_ON_ONCE(kvm_memslot_has_gfn(slot, new->base_gfn));
+			link = &parent->rb_right;
+		}
+	}
+	rb_link_node(&new->gfn_node[slots->idx], parent, link);
+	rb_insert_color(&new->gfn_node[slots->idx], &slots->gfn_tree);
+}
+
+static void kvm_memslots_replace_gfn(struct kvm_memslots *slots,
+				     struct kvm_memory_slot *old,
+				     struct kvm_memory_slot *new)
+{
+	unsigned int idx = slots->idx;
+
+	/* What starts at the same gfn has the same place in the tree. */
+	if (old && new && old->base_gfn == new->base_gfn) {
+		rb_replace_node(&old->gfn_node[idx], &new->gfn_node[idx],
+				&slots->gfn_tree);
+		return;
+	}
+
+	if (old)
+		rb_erase(&old->gfn_node[idx], &slots->gfn_tree);
+	if (new)
+		kvm_memslots_insert_gfn(slots, new);
+}
+
+static void kvm_memslots_replace_hva(struct kvm_memslots *slots,
+				     struct kvm_memory_slot *old,
+				     struct kvm_memory_slot *new)
+{
+	unsigned int idx = slots->idx;
+	struct interval_tree_node *node;
+
+	if (new) {
+		node = &new->hva_node[idx];
+		node->start = new->userspace_addr;
+		node->last = new->userspace_addr +
+			     (new->npages << PAGE_SHIFT) - 1;
+	}
+
+	/*
+	 * The same interval has the same place in the tree, and the same
+	 * largest address below it.
+	 */
+	if (old && new && old->hva_node[idx].start == node->start &&
+	    old->hva_node[idx].last == node->last) {
+		node->__subtree_last = old->hva_node[idx].__subtree_last;
+		rb_replace_node_cached(&old->hva_node[idx].rb, &node->rb,
+				       &slots->hva_tree);
+		return;
+	}
+
+	if (old)
+		interval_tree_remove(&old->hva_node[idx], &slots->hva_tree);
+	if (new)
+		interval_tree_insert(node, &slots->hva_tree);
+}
+
+/**
+ * kvm_memslots_replace - change the inactive set
+ * @slots: the inactive set
+ * @old: slot to remove, or NULL
+ * @new: slot to insert, or NULL; must not overlap with a slot other than @old
+ *
+ * Context: kvm->slots_lock held, and nobody reads @slots any more.  Neither
+ * allocates nor fails.
+ */
+void kvm_memslots_replace(struct kvm_memslots *slots,
+			  struct kvm_memory_slot *old,
+			  struct kvm_memory_slot *new)
+{
+	/*
+	 * A plain read and a plain write do: the readers, who may have set
+	 * last_used when the set was active, are gone, and no new ones come
+	 * before the set is published.
+	 */
+	if (old && slots->last_used == old)
+		slots->last_used = new;
+
+	kvm_memslots_replace_gfn(slots, old, new);
+	kvm_memslots_replace_hva(slots, old, new);
+}
+
+/**
+ * id_to_memslot - find a slot by its id
+ * @slots: either set of the address space
+ * @id: what user space calls the slot
+ *
+ * Context: kvm->slots_lock held.
+ * Return: the slot, or NULL.
+ */
+struct kvm_memory_slot *id_to_memslot(struct kvm_memslots *slots, int id)
+{
+	struct kvm_memslot_ids *ids = slots->ids;
+	struct kvm_memory_slot *slot;
+
+	if (!ids->buckets)
+		return NULL;
+
+	hlist_for_each_entry(slot, &ids->buckets[hash_32(id, ids->bits)],
+			     id_node) {
+		if (slot->id == id)
+			return slot;
+	}
+	return NULL;
+}
+EXPORT_SYMBOL_GPL(id_to_memslot);
+
+/**
+ * kvm_memslot_ids_bits - how large a hash by id ought to be
+ * @ids: the hash as it is
+ * @nr: number of slots that it is to have
+ *
+ * Grows when there would be more slots than chains.  Shrinks only when seven
+ * of eight chains would be empty, so that a slot that comes and goes does not
+ * make the hash follow.
+ *
+ * Context: kvm->slots_lock held.
+ * Return: log2 of the number of chains.
+ */
+unsigned int kvm_memslot_ids_bits(const struct kvm_memslot_ids *ids,
+				  unsigned int nr)
+{
+	unsigned int bits = max_t(unsigned int, ids->bits,
+				  KVM_MEMSLOT_IDS_MIN_BITS);
+
+	while (nr > 1U << bits)
+		bits++;
+	while (bits > KVM_MEMSLOT_IDS_MIN_BITS && nr < 1U << (bits - 3))
+		bits--;
+	return bits;
+}
+
+/**
+ * kvm_memslot_ids_rehash - move a hash by id to other chains
+ * @ids: the hash
+ * @buckets: 1 << @bits empty chains
+ * @bits: log2 of the number of chains
+ *
+ * Context: kvm->slots_lock held.
+ * Return: the former chains, to be freed by the caller, or NULL.
+ */
+struct hlist_head *kvm_memslot_ids_rehash(struct kvm_memslot_ids *ids,
+					  struct hlist_head *buckets,
+					  unsigned int bits)
+{
+	struct hlist_head *former = ids->buckets;
+	struct kvm_memory_slot *slot;
+	struct hlist_node *next;
+	unsigned int i;
+
+	for (i = 0; former && i < 1U << ids->bits; i++) {
+		hlist_for_each_entry_safe(slot, next, &former[i], id_node)
+			hlist_add_head(&slot->id_node,
+				       &buckets[hash_32(slot->id, bits)]);
+	}
+	ids->buckets = buckets;
+	ids->bits = bits;
+	return former;
+}
+
+/**
+ * kvm_memslot_ids_replace - change the hash by id
+ * @ids: the hash; it must have chains
+ * @old: slot to remove, or NULL
+ * @new: slot to insert, or NULL
+ *
+ * Context: kvm->slots_lock held.
+ */
+void kvm_memslot_ids_replace(struct kvm_memslot_ids *ids,
+			     struct kvm_memory_slot *old,
+			     struct kvm_memory_slot *new)
+{
+	if (old) {
+		hlist_del(&old->id_node);
+		ids->nr--;
+	}
+	if (new) {
+		hlist_add_head(&new->id_node,
+			       &ids->buckets[hash_32(new->id, ids->bits)]);
+		ids->nr++;
+	}
+}

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A change of one memslot, from a checked request to the map that vCPUs see.
+ *
+ *   CREATE, FLAGS_ONLY   DELETE, MOVE
+ *
+ *                        a copy marked INVALID replaces the slot in the
+ *                        inactive set; switch; the architecture drops all
+ *                        mappings of the slot, and no new ones can appear
+ *   prepare              prepare, or switch back
+ *   the inactive set gets the new slot, in place of the old one if there is one
+ *   switch
+ *   the other set follows
+ *   commit
+ *
+ * To switch is to make the inactive set the active one, and to wait until
+ * nobody reads the other.  Whatever can fail comes before the last switch.
+ */
+#include <linux/kvm_host.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <trace/events/kvm.h>
+
+#include "memslots.h"
+
+static struct kvm_memslots *kvm_memslots_inactive(struct kvm *kvm, int as_id)
+{
+	return &kvm->memslot_space[as_id].sets[!__kvm_memslots(kvm, as_id)->idx];
+}
+
+/*
+ * Make the inactive set the active one.  On return, nobody reads the other set,
+ * and nobody has a pointer to a slot that only the other set holds.
+ */
+static void kvm_memslots_switch(struct kvm *kvm, int as_id)
+{
+	struct kvm_memslots *next = kvm_memslots_inactive(kvm, as_id);
+	u64 gen = __kvm_memslots(kvm, as_id)->generation;
+
+	/*
+	 * Until all readers are on the new set, what they find in it must not
+	 * be cached beyond that: the flag says so, and makes the generation
+	 * one that no later look-up matches.
+	 */
+	WARN_ON_ONCE(gen & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS);
+	next->generation = gen | KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS;
+
+	rcu_assign_pointer(kvm->memslots[as_id], next);
+	synchronize_srcu_expedited(&kvm->srcu);
+
+	/*
+	 * The address spaces take turns with their generations, so that one
+	 * number tells both map and address space.
+	 */
+	gen += KVM_ADDRESS_SPACE_NUM;
+	kvm_arch_memslots_updated(kvm, gen);
+	WRITE_ONCE(next->generation, gen);
+	trace_kvm_memslots_switch(as_id, next->idx, gen);
+}
+
+/*
+ * Give the hash by id the size that @nr slots need.  It may stay too small, or
+ * too large, if there is no memory, but not without any chains.
+ */
+static int kvm_memslot_ids_fit(struct kvm_memslot_ids *ids, unsigned int nr)
+{
+	unsigned int bits = kvm_memslot_ids_bits(ids, nr);
+	struct hlist_head *buckets;
+
+	if (ids->buckets && bits == ids->bits)
+		return 0;
+
+	buckets = kvcalloc(1U << bits, sizeof(*buckets),
+			   GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!buckets)
+		return ids->buckets ? 0 : -ENOMEM;
+
+	kvfree(kvm_memslot_ids_rehash(ids, buckets, bits));
+	return 0;
+}
+
+/**
+ * kvm_memslot_calloc - allocate what goes with a memslot
+ * @n: number of elements, most often one for each page of the slot
+ * @size: of an element, in bytes
+ *
+ * vmalloc() takes whole pages, and some more for its bookkeeping, for what is
+ * a few bytes in a small slot; kmalloc() must not be asked for what a large
+ * one needs.
+ *
+ * Context: may sleep.
+ * Return: zeroed memory to be freed with kvfree(), charged to the memory
+ * cgroup, or NULL.
+ */
+void *kvm_memslot_calloc(size_t n, size_t size)
+{
+	if (array_size(n, size) <= PAGE_SIZE)
+		return kcalloc(n, size, GFP_KERNEL_ACCOUNT);
+	return __vcalloc(n, size, GFP_KERNEL_ACCOUNT);
+}
+
+/*
+ * Let @new have @old's dirty bitmap, or one of its own, or none, as its flags
+ * say.  The allocation is twice as large as the bitmap: KVM_GET_DIRTY_LOG and
+ * KVM_CLEAR_DIRTY_LOG need a buffer of the same size.
+ */
+static int kvm_memslot_init_bitmap(struct kvm *kvm,
+				   const struct kvm_memory_slot *old,
+				   struct kvm_memory_slot *new)
+{
+	new->dirty_bitmap = NULL;
+	if (!(new->flags & KVM_MEM_LOG_DIRTY_PAGES))
+		return 0;
+
+	if (old && old->dirty_bitmap) {
+		new->dirty_bitmap = old->dirty_bitmap;
+		return 0;
+	}
+
+	new->dirty_bitmap = kvm_memslot_calloc(2, kvm_dirty_bitmap_bytes(new));
+	if (!new->dirty_bitmap)
+		return -ENOMEM;
+
+	if (kvm_dirty_log_manual_protect_and_init_set(kvm))
+		bitmap_set(new->dirty_bitmap, 0, new->npages);
+	return 0;
+}
+
+/* Free the bitmap of @slot unless @other has it, too. */
+static void kvm_memslot_free_bitmap(struct kvm_memory_slot *slot,
+				    const struct kvm_memory_slot *other)
+{
+	if (slot && (!other || slot->dirty_bitmap != other->dirty_bitmap))
+		kvfree(slot->dirty_bitmap);
+}
+
+/*
+ * Replace @old by @invalid in the active set, and drop all mappings of @old.
+ * The inactive set keeps @old.  @invalid shares bitmap and arch data with @old,
+ * for MMU notifiers and reverse mappings still need to find them.
+ */
+static void kvm_memslot_invalidate(struct kvm *kvm, struct kvm_memory_slot *old,
+				   struct kvm_memory_slot *invalid)
+{
+	invalid->base_gfn = old->base_gfn;
+	invalid->npages = old->npages;
+	invalid->userspace_addr = old->userspace_addr;
+	invalid->dirty_bitmap = old->dirty_bitmap;
+	invalid->flags = old->flags | KVM_MEMSLOT_INVALID;
+	invalid->id = old->id;
+	invalid->as_id = old->as_id;
+	invalid->arch = old->arch;
+
+	kvm_memslots_replace(kvm_memslots_inactive(kvm, old->as_id), old,
+			     invalid);
+	kvm_memslots_switch(kvm, old->as_id);
+
+	/*
+	 * From here on, nobody maps a page of the slot, or takes one of its
+	 * gfns for the root of a page table: gfn_to_hva() and
+	 * kvm_is_visible_gfn() fail for an INVALID slot.
+	 */
+	kvm_arch_flush_shadow_memslot(kvm, old);
+	kvm_arch_guest_memory_reclaimed(kvm);
+}
+
+/* Undo kvm_memslot_invalidate(), but for the mappings: they come by faults. */
+static void kvm_memslot_revalidate(struct kvm *kvm, struct kvm_memory_slot *old,
+				   struct kvm_memory_slot *invalid)
+{
+	kvm_memslots_switch(kvm, old->as_id);
+	kvm_memslots_replace(kvm_memslots_inactive(kvm, old->as_id), invalid,
+			     old);
+}
+
+static void kvm_memslot_free(struct kvm *kvm, struct kvm_memory_slot *slot)
+{
+	kvm_memslot_free_bitmap(slot, NULL);
+	kvm_arch_free_memslot(kvm, slot);
+	kfree(slot);
+}
+
+/**
+ * kvm_memslot_update - create, delete, move or reflag a memslot
+ * @kvm: the VM
+ * @old: the slot as it is, NULL for KVM_MR_CREATE
+ * @new: the slot as it is to be, NULL for KVM_MR_DELETE; checked, allocated
+ *	 with kmalloc(), its arch data a copy of @old's or zero
+ * @change: which of the four
+ *
+ * On success, @new belongs to the VM and @old is freed.  On error, nothing has
+ * changed, apart from mappings that come back by faults, and @new is still the
+ * caller's.
+ *
+ * Context: kvm->slots_lock held; sleeps, and waits for readers of kvm->srcu.
+ * Return: 0, -ENOMEM, or what kvm_arch_prepare_memory_region() says.
+ */
+int kvm_memslot_update(struct kvm *kvm, struct kvm_memory_slot *old,
+		       struct kvm_memory_slot *new, enum kvm_mr_change change)
+{
+	int as_id = new ? new->as_id : old->as_id;
+	struct kvm_memslot_ids *ids = &kvm->memslot_space[as_id].ids;
+	struct kvm_memory_slot *invalid = NULL;
+	int r;
+
+	lockdep_assert_held(&kvm->slots_lock);
+
+	if (change == KVM_MR_CREATE) {
+		r = kvm_memslot_ids_fit(ids, ids->nr + 1);
+		if (r)
+			goto out_trace;
+	}
+
+	if (new) {
+		r = kvm_memslot_init_bitmap(kvm, old, new);
+		if (r)
+			goto out_trace;
+	}
+
+	if (change == KVM_MR_DELETE || change == KVM_MR_MOVE) {
+		invalid = kzalloc(sizeof(*invalid), GFP_KERNEL_ACCOUNT);
+		if (!invalid) {
+			r = -ENOMEM;
+			goto out_bitmap;
+		}
+		kvm_memslot_invalidate(kvm, old, invalid);
+	}
+
+	r = kvm_arch_prepare_memory_region(kvm, old, new, change);
+	if (r)
+		goto out_revalidate;
+
+	/* Both sets hold @old, or the active one @invalid in its place. */
+	kvm_memslots_replace(kvm_memslots_inactive(kvm, as_id), old, new);
+	kvm_memslots_switch(kvm, as_id);
+	kvm_memslots_replace(kvm_memslots_inactive(kvm, as_id), invalid ?: old,
+			     new);
+	kvm_memslot_ids_replace(ids, old, new);
+
+	if (change == KVM_MR_CREATE)
+		kvm->nr_memslot_pages += new->npages;
+	else if (change == KVM_MR_DELETE)
+		kvm->nr_memslot_pages -= old->npages;
+
+	kvm_arch_commit_memory_region(kvm, old, new, change);
+	trace_kvm_memslot_update(change, old, new,
+				 __kvm_memslots(kvm, as_id)->generation, 0);
+
+	kfree(invalid);
+	if (change == KVM_MR_DELETE) {
+		kvm_memslot_free(kvm, old);
+		kvm_memslot_ids_fit(ids, ids->nr);
+	} else {
+		/* The architecture has passed on, or freed, old->arch. */
+		kvm_memslot_free_bitmap(old, new);
+		kfree(old);
+	}
+	return 0;
+
+out_revalidate:
+	if (invalid)
+		kvm_memslot_revalidate(kvm, old, invalid);
+	kfree(invalid);
+out_bitmap:
+	kvm_memslot_free_bitmap(new, old);
+out_trace:
+	trace_kvm_memslot_update(change, old, new,
+				 __kvm_memslots(kvm, as_id)->generation, r);
+	return r;
+}
+
+/**
+ * kvm_memslots_init - set up the address spaces of a new VM
+ * @kvm: the VM
+ *
+ * Context: before anybody else knows @kvm.
+ */
+void kvm_memslots_init(struct kvm *kvm)
+{
+	int i;
+
+	for (i = 0; i < KVM_ADDRESS_SPACE_NUM; i++) {
+		kvm_memslot_space_init(&kvm->memslot_space[i], i);
+		rcu_assign_pointer(kvm->memslots[i],
+				   &kvm->memslot_space[i].sets[0]);
+	}
+}
+
+/**
+ * kvm_memslots_free - free all memslots of a VM
+ * @kvm: the VM
+ *
+ * Context: nobody else knows @kvm any more.
+ */
+void kvm_memslots_free(struct kvm *kvm)
+{
+	int i;
+
+	for (i = 0; i < KVM_ADDRESS_SPACE_NUM; i++) {
+		struct kvm_memslots *slots = __kvm_memslots(kvm, i);
+		struct kvm_memory_slot *slot, *next;
+
+		rbtree_postorder_for_each_entry_safe(slot, next,
+						     &slots->gfn_tree,
+						     gfn_node[slots->idx])
+			kvm_memslot_free(kvm, slot);
+		kvfree(kvm->memslot_space[i].ids.buckets);
+	}
+}
