@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef __KVM_HOST_H
+#define __KVM_HOST_H
+
+/*
+ * A KVM of which there is little but its memslots.  What is short and a part
+ * of what is tested comes from the real header, see the Makefile.
+ */
+#include <linux/kvm.h>
+
+#include "shim.h"
+
+typedef u64 gfn_t;
+
+#define KVM_ADDRESS_SPACE_NUM	2
+#define KVM_USER_MEM_SLOTS	32764
+#define KVM_PRIVATE_MEM_SLOTS	3
+#define KVM_MEM_SLOTS_NUM	(KVM_USER_MEM_SLOTS + KVM_PRIVATE_MEM_SLOTS)
+
+/* An address has a tag in its upper byte; user space ends at 1 << 47. */
+#define untagged_addr(addr)	((addr) & ~(0xffUL << 56))
+#define TASK_SIZE		BIT(47)
+
+static inline bool access_ok(const void *addr, unsigned long size)
+{
+	return size <= TASK_SIZE && (unsigned long)addr <= TASK_SIZE - size;
+}
+
+struct kvm_arch_memory_slot {
+	gfn_t *base;		/* allocated, says which gfn it was made for */
+	void *spare[5];		/* as large as that of x86 */
+};
+
+#include <linux/kvm_memslots.h>
+
+struct kvm {
+	struct mutex slots_lock;	/* held by whoever changes slots */
+	unsigned long nr_memslot_pages;
+	struct kvm_memslots __rcu *memslots[KVM_ADDRESS_SPACE_NUM];
+	struct kvm_memslot_space memslot_space[KVM_ADDRESS_SPACE_NUM];
+	struct srcu_struct srcu;
+	u64 manual_dirty_log_protect;
+};
+
+struct kvm_vcpu {
+	struct kvm *kvm;
+	int as_id;
+	u64 last_used_gen;
+	struct kvm_memory_slot *last_used_slot;
+};
+
+static inline struct kvm_memslots *__kvm_memslots(struct kvm *kvm, int as_id)
+{
+	return srcu_dereference(kvm->memslots[as_id], &kvm->srcu);
+}
+
+static inline struct kvm_memslots *kvm_vcpu_memslots(struct kvm_vcpu *vcpu)
+{
+	return __kvm_memslots(vcpu->kvm, vcpu->as_id);
+}
+
+#include "extracted_kvm_host.h"
+
+int __kvm_set_memory_region(struct kvm *kvm,
+			    const struct kvm_userspace_memory_region *mem);
+int kvm_set_memory_region(struct kvm *kvm,
+			  const struct kvm_userspace_memory_region *mem);
+int kvm_vm_ioctl_set_memory_region(struct kvm *kvm,
+				   struct kvm_userspace_memory_region *mem);
+struct kvm_memory_slot *kvm_vcpu_gfn_to_memslot(struct kvm_vcpu *vcpu,
+						gfn_t gfn);
+void *kvm_memslot_calloc(size_t n, size_t size);
+
+void kvm_arch_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot);
+void kvm_arch_memslots_updated(struct kvm *kvm, u64 gen);
+int kvm_arch_prepare_memory_region(struct kvm *kvm,
+				   const struct kvm_memory_slot *old,
+				   struct kvm_memory_slot *new,
+				   enum kvm_mr_change change);
+void kvm_arch_commit_memory_region(struct kvm *kvm,
+				   struct kvm_memory_slot *old,
+				   const struct kvm_memory_slot *new,
+				   enum kvm_mr_change change);
+void kvm_arch_flush_shadow_memslot(struct kvm *kvm,
+				   struct kvm_memory_slot *slot);
+void kvm_arch_guest_memory_reclaimed(struct kvm *kvm);
+
+void trace_kvm_memslots_switch(u16 as_id, unsigned int set, u64 generation);
+void trace_kvm_memslot_update(enum kvm_mr_change change,
+			      const struct kvm_memory_slot *old,
+			      const struct kvm_memory_slot *new,
+			      u64 generation, int result);
+
+#endif /* __KVM_HOST_H */

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <sched.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+#include "shim.h"
+
+bool shim_warn_expected;
+unsigned int shim_warned;
+struct shim_memory shim_memory;
+struct srcu_struct *shim_srcu;
+
+void shim_fail(const char *file, int line, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	fprintf(stderr, "# %s:%d: ", file, line);
+	vfprintf(stderr, fmt, args);
+	fprintf(stderr, "\n");
+	va_end(args);
+	abort();
+}
+
+void shim_warn(const char *file, int line, const char *cond)
+{
+	shim_warned++;
+	if (!shim_warn_expected)
+		shim_fail(file, line, "warning: %s", cond);
+}
+
+void mutex_init(struct mutex *lock)
+{
+	pthread_mutex_init(&lock->mutex, NULL);
+	lock->held = false;
+}
+
+void mutex_lock(struct mutex *lock)
+{
+	pthread_mutex_lock(&lock->mutex);
+	lock->held = true;
+}
+
+void mutex_unlock(struct mutex *lock)
+{
+	lock->held = false;
+	pthread_mutex_unlock(&lock->mutex);
+}
+
+/* In front of each object; as large as malloc() aligns. */
+struct shim_object {
+	u32 magic;
+	enum shim_alloc type;
+	size_t size;
+};
+
+#define SHIM_MAGIC		0x51075107
+#define SHIM_POISON		0x6b
+#define SHIM_POISON_MAX		PAGE_SIZE
+
+void *shim_alloc(size_t n, size_t size, enum shim_alloc type)
+{
+	struct shim_object *object;
+	size_t bytes;
+
+	shim_memory.calls++;
+	if (shim_memory.fail_at && !--shim_memory.fail_at) {
+		shim_memory.failed = type;
+		return NULL;
+	}
+	if (__builtin_mul_overflow(n, size, &bytes) || bytes > SSIZE_MAX / 2)
+		return NULL;
+
+	object = calloc(1, sizeof(*object) + bytes);
+	if (!object)
+		return NULL;
+
+	object->magic = SHIM_MAGIC;
+	object->type = type;
+	object->size = bytes;
+	shim_memory.live++;
+	shim_memory.last = type;
+	return object + 1;
+}
+
+void shim_free(const void *p, bool vmalloc)
+{
+	struct shim_object *object;
+
+	if (!p)
+		return;
+
+	object = (struct shim_object *)p - 1;
+	if (object->magic != SHIM_MAGIC)
+		fail("%p freed twice, overrun or never allocated", p);
+	if (object->type != SHIM_KMALLOC && !vmalloc)
+		fail("%p from vmalloc() given to kfree()", p);
+	if (shim_memory.on_free)
+		shim_memory.on_free(p);
+
+	object->magic = 0;
+	if (object->size <= SHIM_POISON_MAX)
+		memset(object + 1, SHIM_POISON, object->size);
+	shim_memory.live--;
+	free(object);
+}
+
+size_t shim_size(const void *p)
+{
+	const struct shim_object *object = (const struct shim_object *)p - 1;
+
+	check(object->magic == SHIM_MAGIC);
+	return object->size;
+}
+
+void bitmap_set(unsigned long *map, unsigned int start, unsigned int nr)
+{
+	while (nr--) {
+		map[start / BITS_PER_LONG] |= 1UL << start % BITS_PER_LONG;
+		start++;
+	}
+}
+
+int srcu_read_lock(struct srcu_struct *srcu)
+{
+	int period = __atomic_load_n(&srcu->period, __ATOMIC_SEQ_CST) & 1;
+
+	__atomic_fetch_add(&srcu->locks[period], 1, __ATOMIC_SEQ_CST);
+	return period;
+}
+
+void srcu_read_unlock(struct srcu_struct *srcu, int period)
+{
+	__atomic_fetch_add(&srcu->unlocks[period], 1, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * Unlocks first: a reader between the two counts as one that still reads.  The
+ * addition of nothing has its place among those of the readers: who comes after
+ * it sees what was published before it.
+ */
+static bool srcu_has_readers(struct srcu_struct *srcu, int period)
+{
+	unsigned long unlocks;
+
+	unlocks = __atomic_load_n(&srcu->unlocks[period], __ATOMIC_SEQ_CST);
+	return __atomic_fetch_add(&srcu->locks[period], 0, __ATOMIC_SEQ_CST) !=
+	       unlocks;
+}
+
+/* Callers hold kvm->slots_lock. */
+void synchronize_srcu_expedited(struct srcu_struct *srcu)
+{
+	int period = srcu->period & 1;
+
+	if (srcu->on_sync)
+		srcu->on_sync(srcu);
+
+	/* A reader that was late to count itself in may be in the other one. */
+	while (srcu_has_readers(srcu, !period))
+		sched_yield();
+	__atomic_fetch_add(&srcu->period, 1, __ATOMIC_SEQ_CST);
+	while (srcu_has_readers(srcu, period))
+		sched_yield();
+
+	if (srcu->on_synced)
+		srcu->on_synced(srcu);
+}
