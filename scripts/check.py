@@ -21,7 +21,8 @@ from tree import materialise, stage_dir
 from workshop import OUT, TOP, Base, Failure, digest, git, main, note, pretty, read, remove, run, stage, took, write
 
 # These must pass on the patched kernel whatever the pristine one does.
-MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus"}
+OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test"]
+MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus", *OWN_TESTS}
 # The array's traces: none may be left where KVM lives.
 GONE = r"id_to_index|used_slots|lru_slot|memslots\[\]"
 WHERE = ["virt/kvm", "include/linux", "arch/*/kvm"]
@@ -205,7 +206,7 @@ def debug_kernel(ctx):
 
 
 def debug_tests(ctx):
-    tests = ctx.tests(["set_memory_region_test"], slower=5)
+    tests = ctx.tests(["set_memory_region_test", *OWN_TESTS], slower=5)
     result = boot("the debug kernel", "check/debug", ctx.image("", "debug"), tests, slower=5)
     for name, verdict, seconds in result.results:
         yield f"debug: {name}", verdict, seconds, pretty(result.log)
