@@ -593,6 +593,7 @@ static void test_last_used(struct vm *vm)
 			delete(vm, 5);
 		}
 		find(vm, 0x100);
+		check(__kvm_memslots(&vm->kvm, 0)->last_used->id == 1);
 		if (kind == 0)
 			set_flags(vm, 0, 1, 0x100, 0x10, HVA, DIRTY);
 		else if (kind == 1)
@@ -744,6 +745,7 @@ static void test_container(struct vm *vm)
 
 	memset(&space, 0xff, sizeof(space));
 	kvm_memslot_space_init(&space, 7);
+	check(!space.ids.buckets && !space.ids.bits && !space.ids.nr);
 	for (i = 0; i < 2; i++) {
 		check(space.sets[i].generation == 7);
 		check(space.sets[i].idx == i);

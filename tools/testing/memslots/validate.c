@@ -334,13 +334,17 @@ void validate_lookups(struct vm *vm, int as_id, unsigned int nr)
 			validate_slot(vm, as_id, slot, expected);
 
 		if (expected) {
-			unsigned long start = expected->userspace_addr;
+			unsigned long edge = expected->userspace_addr;
+			u64 length = (size << PAGE_SHIFT) + 1;
 
 			/* bytes that are just in, or just not */
-			start += (random >> 40) % 2 ? 0 :
-				 expected->npages * PAGE_SIZE - (random >> 41) % 2;
-			validate_hva_range(vm, as_id, start - (random >> 42) % 2,
-					   start + (random & 3) * size + 1);
+			if (random >> 40 & 1)
+				edge += expected->npages * PAGE_SIZE;
+			validate_hva_range(vm, as_id, edge - (random >> 41 & 1),
+					   edge + (random >> 42 & 1 ?: length));
+			if (edge > length)
+				validate_hva_range(vm, as_id, edge - length,
+						   edge + (random >> 43 & 1));
 		} else {
 			validate_hva_range(vm, as_id, random,
 					   random + (size << PAGE_SHIFT) + 1);
