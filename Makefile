@@ -29,7 +29,7 @@ run:
 	@scripts/run.py
 
 check:
-	$(need) core build boot lint
+	$(need) core build boot lint harness
 	@scripts/check.py
 
 tree:

@@ -229,6 +229,8 @@ ITEMS = [
     ("kvm_main.c shorter", shorter),
     ("lint", linted),
     ("workshop", workshop),
+    ("memslots in user space", command_item("make", "-C", "tools/testing/memslots", "check", "KDIR={tree}",
+                                            f"O={OUT}/memslots")),
     ("pristine kernel builds", pristine_kernel),
     ("patched kernel builds", patched_kernel),
     ("selftests build", selftests_built),
