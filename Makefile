@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # The workshop's face. Each target is a program under scripts/, which has --help.
 
-.PHONY: help run check tree kernel selftests boot guest series am refresh lint clean distclean
+.PHONY: help run check bisect tree kernel selftests boot guest series am refresh lint clean distclean
 need = @scripts/need
 
 help:
@@ -9,6 +9,7 @@ help:
 
 #: make run                          the main job: pristine and patched kernel, built, booted, tested, side by side
 #: make check                        the test suite (what CI runs)
+#: make bisect [STEPS=8-10] [LINK=1] every step compiled for every architecture [ARCHS="s390 ppc64"], and booted
 #:
 #: make tree                         base and series as a git tree, one commit a step
 #: make refresh                      the way back: patches/ and new files from the edited tree
@@ -32,6 +33,10 @@ check:
 	$(need) core build boot lint harness
 	@scripts/check.py
 
+bisect:
+	$(need) core build boot cross
+	@scripts/bisection.py
+
 tree:
 	$(need) core
 	@scripts/tree.py
@@ -53,7 +58,7 @@ lint:
 	@scripts/lint.py
 
 clean:
-	@rm -rf out/*/build out/*/src out/*/selftests out/*/boot out/*/mails out/check out/log
+	@rm -rf out/*/build out/*/src out/*/selftests out/*/boot out/*/mails out/check out/bisect out/log
 	@for tree in out/*/linux; do [ ! -d "$$tree" ] || git -C "$$tree" worktree prune; done
 
 # What was edited in the tree and not taken into patches/ is not thrown away.

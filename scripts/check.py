@@ -14,7 +14,7 @@ import time
 
 import test_workshop
 from boot import MODES, boot, guest, tests_of
-from kernel import ARCHS, build, pick, selftests
+from kernel import ARCHS, build, new_warnings, pick, selftests
 from lint import lint
 from series import apply_mails, export, refresh
 from tree import materialise, stage_dir
@@ -128,10 +128,9 @@ def pristine_kernel(ctx):
 def patched_kernel(ctx):
     """Builds, and without a warning that the base has not."""
     ctx.image()
-    warned = [set(line.split(" ", 1)[-1] for line in read(ctx.variant(series).dir / "warnings").splitlines())
-              for series in ("0", "")]
-    if warned[1] - warned[0]:
-        raise Failure(f"the series adds warnings: {'; '.join(sorted(warned[1] - warned[0]))}")
+    new = new_warnings(*(read(ctx.variant(series).dir / "warnings").splitlines() for series in ("", "0")))
+    if new:
+        raise Failure(f"the series adds warnings: {'; '.join(new)}")
 
 
 def selftests_built(ctx):

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 from tree import materialise
@@ -22,10 +23,11 @@ CONFIGS = ("", "debug")
 
 
 class Arch:
-    """How an architecture is built and booted."""
+    """How an architecture is built and booted; KERNEL is what the kernel's make calls it."""
 
-    def __init__(self, name, cross, target, image, tools):
+    def __init__(self, name, cross, target, image, tools, kernel=None):
         self.name, self.cross, self.target, self.image, self.tools = name, cross, target, image, tools
+        self.kernel = kernel or name
 
 
 ARCHS = {arch.name: arch for arch in (
@@ -44,6 +46,8 @@ def arch_of():
 class Variant:
     """A kernel: which step (0: the base), which config, which architecture."""
 
+    preset = "allnoconfig"      # what the fragments are put on top of
+
     def __init__(self, base, commits, step, config, arch):
         self.base, self.step, self.config, self.arch = base, step, config, arch
         self.commit = commits[step]
@@ -57,6 +61,20 @@ class Variant:
     def fragments(self):
         names = ["kvm", self.arch.name, *([self.config] if self.config else [])]
         return "".join(read(TOP / "configs" / f"{name}.config") for name in names)
+
+    def demanded(self):
+        """Those fragments of which every option must come out as it says."""
+        return self.fragments()
+
+    def sources(self):
+        """What names all that is compiled."""
+        return git(self.base.tree, "rev-parse", self.commit + "^{tree}")
+
+    def log(self):
+        return f"{self.base.name}/build-{self.dir.name}"
+
+    def stamp(self):
+        return digest(self.sources(), self.fragments(), compiler(self.arch))
 
 
 def pick(base, commits, config=None, arch=None, series=None):
@@ -83,7 +101,7 @@ def source(base, commit):
 
 
 def make_args(arch, src):
-    return ["make", "-C", src, f"-j{NPROC}", f"ARCH={arch.name}",
+    return ["make", "-C", src, f"-j{NPROC}", f"ARCH={arch.kernel}",
             *([f"CROSS_COMPILE={arch.cross}"] if arch.cross else [])]
 
 
@@ -108,7 +126,7 @@ def build(variant):
     """Build the kernel, one stage; returns the path of its image."""
     base, arch = variant.base, variant.arch
     fragments = variant.fragments()
-    stamp = digest(git(base.tree, "rev-parse", variant.commit + "^{tree}"), fragments, compiler(arch))
+    stamp = variant.stamp()
     image, done = variant.dir / arch.image, variant.dir / "workshop-stamp"
     with stage(f"building {variant.title}") as st, lock(base.out / "build.lock"):
         if done.exists() and done.read_text() == stamp and image.exists():
@@ -123,10 +141,10 @@ def build(variant):
                "KBUILD_BUILD_HOST": "workshop", "KCONFIG_ALLCONFIG": str(variant.dir / "workshop.config")}
         write(variant.dir / "workshop.config", fragments)
         make = [*make_args(arch, src), f"O={variant.dir}", f"LOCALVERSION=-{variant.name}"]
-        log = f"{base.name}/build-{variant.dir.name}"
-        run([*make, "allnoconfig"], log, f"configuring {variant.title} failed", env=env)
-        check_config(variant, fragments)
-        path = run([*make, arch.target], log, f"building {variant.title} failed", env=env, append=True)
+        log = variant.log()
+        run([*make, variant.preset], log, f"configuring {variant.title} failed", env=env)
+        check_config(variant, variant.demanded())
+        path = run([*make, *arch.target.split()], log, f"building {variant.title} failed", env=env, append=True)
         # A warning stays until its file is compiled again.
         said = read(path)
         compiled = set(re.findall(r"^  CC +(?:\[M\] +)?(\S+)\.o$", said, re.M))
@@ -137,6 +155,21 @@ def build(variant):
         write(warnings, "".join(line + "\n" for line in sorted(set(kept + new))))
         write(done, stamp)
     return image
+
+
+def new_warnings(variant, other):
+    """The warnings of VARIANT that OTHER has not, a second one in the same file too: lists of lines in, and out."""
+    # Where in the file, and where in the code, changes with any edit.
+    def place(line):
+        return re.sub(r"\+0x[0-9a-f]+|(?<=:)\d+:", "", line)
+    left = Counter(map(place, other))
+    new = []
+    for line in variant:
+        if left[place(line)]:
+            left[place(line)] -= 1
+        else:
+            new.append(line)
+    return new
 
 
 def seed(variant):

@@ -1,0 +1,308 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""
+usage: make bisect [STEPS="1 8-10"] [ARCHS="s390 ppc64"] [LINK=1]
+
+Every step of the series on its own: compiles KVM at the base and after each step for every architecture that has it,
+from nothing, and fails a step for a warning that the base has not; boots x86_64 (ARCHS=boot) and runs
+set_memory_region_test there. LINK=1 also links the base and the last step, from small configs, with modpost: vmlinux
+and KVM's modules, on x86_64 with and without DRM. The configs are configs/bisect/ARCH.config, on top of the
+architecture's defconfig.
+
+What was good is not done again, unless what it is made of changed: interrupt it at will. Ends with a table; details
+are in out/bisect/results.json, logs under out/log/bisect. Exit 1 if anything in the table is bad.
+"""
+
+import json
+import os
+import re
+import time
+
+from boot import boot, tests_of
+from kernel import ARCHS, Arch, Variant, build, new_warnings, selftests
+from tree import materialise, read_series
+from workshop import (OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, remove, stage, took,
+                      write)
+
+TEST = "set_memory_region_test"
+# What no compiler reads.
+UNREAD = ("Documentation", "MAINTAINERS", "tools", "tools/testing")
+
+
+class Target(Arch):
+    """An architecture's KVM, compiled with DEFCONFIG (files of arch/*/configs; without any, it is only linked)."""
+
+    def __init__(self, name, kernel, cross, defconfig, kvm):
+        # Left to itself, make compiles no module of a directory.
+        super().__init__(name, cross, f"KBUILD_MODULES=1 {kvm}", "virt/kvm/kvm_main.o", "", kernel)
+        self.defconfig = defconfig.split()
+
+
+MALTA = "mips/configs/malta_kvm_defconfig"
+TARGETS = {target.name: target for target in (
+    Target("x86_64", "x86_64", "", "x86/configs/x86_64_defconfig", "arch/x86/kvm/ drivers/gpu/drm/i915/gvt/kvmgt.o"),
+    Target("x86_64-nodrm", "x86_64", "", "", ""),
+    Target("i386", "i386", "", "x86/configs/i386_defconfig", "arch/x86/kvm/"),
+    Target("arm64", "arm64", "aarch64-linux-gnu-", "arm64/configs/defconfig", "arch/arm64/kvm/"),
+    Target("s390", "s390", "s390x-linux-gnu-", "s390/configs/defconfig", "arch/s390/kvm/"),
+    Target("ppc64", "powerpc", "powerpc64le-linux-gnu-", "powerpc/configs/ppc64_defconfig powerpc/configs/le.config",
+           "arch/powerpc/kvm/"),
+    Target("e500", "powerpc", "powerpc-linux-gnu-", " ".join(f"powerpc/configs/{name}.config" for name in (
+        "mpc85xx_base", "85xx-32bit", "85xx-smp", "85xx-hw", "fsl-emb-nonhw")), "arch/powerpc/kvm/"),
+    Target("mips-te", "mips", "mips64el-linux-gnuabi64-", MALTA, "arch/mips/kvm/"),
+    Target("mips-vz", "mips", "mips64el-linux-gnuabi64-", MALTA, "arch/mips/kvm/"),
+)}
+
+
+class Cell(Variant):
+    """A field of the table: a step compiled for an architecture."""
+
+    kind, preset = "compiled", "alldefconfig"
+
+    def __init__(self, base, commits, step, arch):
+        super().__init__(base, commits, step, "", arch)
+        self.suffix = f"-bisect-{arch.name}"        # no other build directory is like this one
+        self.dir = base.out / "build" / f"bisect-{arch.name}"
+
+    def head(self):
+        return f"{self.arch.name} {self.name}"
+
+    def log(self):
+        return f"bisect/{self.arch.name}-{self.name}"
+
+    def sources(self):
+        lines = [line for path in ([], ["tools/"])
+                 for line in git(self.base.tree, "ls-tree", self.commit, *path).splitlines()]
+        return "\n".join(line for line in lines if line.split("\t")[1] not in UNREAD)
+
+    def demanded(self):
+        return read(TOP / "configs/bisect" / f"{self.arch.name}.config")
+
+    def defaults(self):
+        return "".join(git(self.base.tree, "show", f"{self.commit}:arch/{path}") for path in self.arch.defconfig)
+
+    def fragments(self):
+        """The defconfig and the fragment; of an option that is in both, the latter's line."""
+        options = {}
+        for line in (self.defaults() + self.demanded()).splitlines():
+            option = re.match(r"(?:# )?(CONFIG_\w+)(?:=| is not set)", line)
+            if option:
+                options[option.group(1)] = line
+        return "".join(line + "\n" for line in options.values())
+
+    def key(self):
+        """All that the result depends on."""
+        return digest(self.kind, self.stamp(), self.arch.target)
+
+    def record(self):
+        # Beside what was compiled: the base's warnings include those of what is compiled but once.
+        return self.dir / "cells" / self.key()
+
+    def work(self, before):
+        """Do it; BEFORE are the base's warnings. Returns what of the result is not always the same."""
+        # All of KVM is compiled, so that all of its warnings are there.
+        for path in {"virt/kvm", *(target.rpartition("/")[0] for target in self.arch.target.split() if "/" in target)}:
+            remove(self.dir / path)
+        for name in ("workshop-stamp", "warnings"):
+            (self.dir / name).unlink(missing_ok=True)
+        if not build(self).exists():
+            raise Failure(f"{self.head()}: KVM was not compiled: mend configs/bisect/{self.arch.name}.config")
+        warnings = read(self.dir / "warnings").splitlines()
+        new = new_warnings(warnings, before) if self.step else []
+        compiled = re.findall(r"^  CC +(?:\[M\] +)?(\S+)\.o$", read(OUT / "log" / self.log()), re.M)
+        return {"verdict": "WARN" if new else "ok", "detail": "; ".join(new), "warnings": warnings,
+                "compiled": sorted(os.path.normpath(path) + ".c" for path in compiled)}
+
+
+class Link(Cell):
+    """A step linked, as small as it can be: what KVM needs, KVM itself has to select."""
+
+    kind, preset = "linked", "allnoconfig"
+
+    def __init__(self, base, commits, step, arch):
+        super().__init__(base, commits, step,
+                         Arch(arch.name, arch.cross, "vmlinux modules", "vmlinux", "", arch.kernel))
+        self.suffix += "-link"
+        self.dir = self.dir.with_name(self.dir.name + "-link")
+
+    def head(self):
+        return f"{super().head()} linked"
+
+    def log(self):
+        return f"{super().log()}-link"
+
+    def defaults(self):
+        return read(TOP / "configs/kvm.config")
+
+    def work(self, before):
+        for module in self.dir.rglob("*.ko"):
+            module.unlink()
+        result = super().work(before)
+        modules = sorted(path.name for path in self.dir.rglob("*.ko"))
+        if "=m\n" in self.demanded() and not any(name.startswith("kvm") for name in modules):
+            raise Failure(f"{pretty(self.dir)} has no module of KVM: mend configs/bisect/{self.arch.name}.config")
+        return {**result, "detail": result["detail"] or " ".join(modules)}
+
+
+class Booted(Cell):
+    """A step booted on x86_64, with the workshop's own config."""
+
+    kind = "booted"
+    preset, demanded, fragments = Variant.preset, Variant.demanded, Variant.fragments
+
+    def __init__(self, base, commits, step, tests):
+        super().__init__(base, commits, step, ARCHS["x86_64"])
+        self.tests, self.suffix, self.dir = tests, "", base.out / "build/bisect-boot"
+
+    def head(self):
+        return f"x86_64 {self.name} booted"
+
+    def log(self):
+        return f"bisect/boot-{self.name}-build"
+
+    def key(self):
+        return digest(super().key(), *(test.source.read_bytes() for test in self.tests),
+                      *(read(TOP / "scripts" / name) for name in ("boot.py", "init")))
+
+    def work(self, before):
+        result = boot(self.title, f"bisect/boot-{self.name}", build(self), self.tests)
+        bad = [f"{name} {verdict}: {pretty(result.log)}" for name, verdict, _ in result.results if verdict != "PASS"]
+        bad += [f"{text}: {pretty(result.console)}" for _, text in result.splats[:1]]
+        if bad:
+            raise Failure("; ".join(bad))
+        return {"detail": ", ".join(f"{name} {seconds:.1f} s" for name, _, seconds in result.results)}
+
+
+# ---------------------------------------------------------------- the cells
+
+def reason(failure):
+    """Why a cell failed: the compiler's first error rather than make's."""
+    if not failure.log:
+        return str(failure)
+    error = re.search(r"^.*(?:\berror: |\bERROR: |undefined reference|undefined!).*$", read(failure.log), re.M)
+    return f"{error.group() if error else failure}: {pretty(failure.log)}"
+
+
+def done(cell):
+    """The kept result of a cell, or None."""
+    return json.loads(read(cell.record())) if cell.record().exists() else None
+
+
+def do(cell, before):
+    """The result of a cell; a good one is kept."""
+    start = time.monotonic()
+    result = {"verdict": "ok", "seconds": 0, "detail": "", "warnings": [], "compiled": []}
+    try:
+        result.update(cell.work(before))
+    except Failure as failure:
+        result.update(verdict="FAIL", detail=reason(failure))
+    result["seconds"] = round(time.monotonic() - start, 1)
+    if result["verdict"] == "ok":
+        write(cell.record(), json.dumps(result))
+    return result
+
+
+def wanted_steps(last):
+    """STEPS="1 8-10" as a set; the base is always there to compare with."""
+    steps = {0}
+    for word in (VARS["STEPS"] or f"0-{last}").replace(",", " ").split():
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
+        first, end = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if not first <= end <= last:
+            raise Failure(f"STEPS={VARS['STEPS']} is unknown: use numbers and ranges from 0 (the base) to {last}")
+        steps.update(range(first, end + 1))
+    return sorted(steps)
+
+
+def wanted_archs():
+    known = [*TARGETS, "boot"]
+    archs = VARS["ARCHS"].replace(",", " ").split() or known
+    unknown = [name for name in archs if name not in known]
+    if unknown:
+        raise Failure(f"ARCHS={' '.join(unknown)} is unknown: use some of {', '.join(known)}")
+    return archs
+
+
+def plan(base, commits, archs, steps, tests):
+    """The cells, in the order that changes the fewest files in a build directory."""
+    for name in archs:
+        if name == "boot":
+            yield from (Booted(base, commits, step, tests) for step in steps)
+        elif TARGETS[name].defconfig:
+            yield from (Cell(base, commits, step, TARGETS[name]) for step in steps)
+    if VARS["LINK"]:
+        yield from (Link(base, commits, step, TARGETS[name]) for name in archs if name != "boot"
+                    for step in (0, len(commits) - 1))
+
+
+def forgotten(base, commits, results):
+    """The files of KVM that a step touches, and no cell of that step compiled."""
+    lines = []
+    for step in sorted({result["step"] for result in results} - {0}):
+        compiled = {path for result in results if result["step"] == step for path in result["compiled"]}
+        touched = git(base.tree, "diff", "--name-only", "--diff-filter=d", commits[step - 1], commits[step], "--",
+                      "*.c", ":!tools", ":!Documentation").splitlines()
+        lines += [f"step {step}: {path} was not compiled for any architecture" for path in touched
+                  if path not in compiled]
+    return lines
+
+
+def table(results, titles):
+    """Step x architecture."""
+    columns = list(dict.fromkeys(result["arch"] for result in results))
+    rows = {}
+    for result in sorted(results, key=lambda result: (result["kind"] == "linked", result["step"])):
+        title = f"{result['step']:2} {titles[result['step']]}"
+        if result["kind"] == "linked":
+            title = f"{title[:38]}, linked"
+        rows.setdefault(title[:46], {})[result["arch"]] = result["verdict"]
+    lines = [["step", *columns], *([title, *(row.get(column, "-") for column in columns)]
+                                   for title, row in rows.items())]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("  ".join(f"{word:{width}}" for word, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def command():
+    base = Base()
+    archs = wanted_archs()
+    stage.plan(3)
+    commits = materialise(base)
+    steps = wanted_steps(len(commits) - 1)
+    start = time.monotonic()
+    with lock(base.out / "bisect.lock"):
+        x86 = ARCHS["x86_64"]
+        tests = tests_of(*selftests(base, commits, x86), [TEST]) if "boot" in archs else []
+        cells = list(plan(base, commits, archs, steps, tests))
+        kept = {cell: done(cell) for cell in cells}
+        todo = sum(not result for result in kept.values())
+        note(f"{len(cells)} cells, {len(cells) - todo} of them done before")
+        stage.plan(todo)
+        titles = ["the base", *(step.subject for step in read_series(base))]
+        results, before = [], {}
+        for cell in cells:
+            result = kept[cell]
+            if not result:
+                with stage(cell.head()) as st:
+                    result = do(cell, before.get(cell.dir, []))
+                    left = todo - stage.count
+                    st.note = f" {result['verdict']}, {took(time.monotonic() - start)} in all, {left} to go"
+            if not cell.step:
+                before[cell.dir] = result["warnings"]
+            arch = "boot" if cell.kind == "booted" else cell.arch.name
+            results.append({"step": cell.step, "title": titles[cell.step], "arch": arch, "kind": cell.kind, **result})
+            if result["verdict"] != "ok":
+                note(f"    {result['verdict']} {cell.head()}: {result['detail']}")
+            write(OUT / "bisect/results.json", json.dumps(results, indent=1))
+    print(table(results, titles))
+    bad = [result for result in results if result["verdict"] != "ok"]
+    if set(TARGETS) <= set(archs) and not bad:
+        bad = forgotten(base, commits, results)
+        print("".join(f"{line}\n" for line in bad), end="")
+    note(f"details: {pretty(OUT / 'bisect/results.json')}, {took(time.monotonic() - start)}")
+    print(f"{len(results) - len(bad)} good, {len(bad)} bad")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    main(__doc__, command)
