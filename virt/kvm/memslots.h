@@ -25,11 +25,74 @@ void kvm_memslot_ids_replace(struct kvm_memslot_ids *ids,
 			     struct kvm_memory_slot *old,
 			     struct kvm_memory_slot *new);
 
+/* kvm_main.c: what user space asks for */
+int kvm_check_memory_region(const struct kvm_userspace_memory_region *mem);
+
 /* memslots_update.c: a change of one slot */
 int kvm_memslot_update(struct kvm *kvm, struct kvm_memory_slot *old,
 		       struct kvm_memory_slot *new, enum kvm_mr_change change);
+struct kvm_memslots *kvm_memslots_inactive(struct kvm *kvm, int as_id);
+void kvm_memslots_switch(struct kvm *kvm, int as_id);
+int kvm_memslot_ids_fit(struct kvm_memslot_ids *ids, unsigned int nr);
+int kvm_memslot_init_bitmap(struct kvm *kvm, const struct kvm_memory_slot *old,
+			    struct kvm_memory_slot *new);
+void kvm_memslot_free_bitmap(struct kvm_memory_slot *slot,
+			     const struct kvm_memory_slot *other);
+void kvm_memslot_free(struct kvm *kvm, struct kvm_memory_slot *slot);
 void kvm_memslots_init(struct kvm *kvm);
 void kvm_memslots_free(struct kvm *kvm);
+
+/* memslots_diff.c: the difference between two maps */
+
+/**
+ * struct kvm_memslot_change - a slot that there is to be
+ * @old: slot in whose place it comes, and that hands on what belongs to it: both
+ *	 have the same pages at the same addresses; or NULL
+ * @new: the slot
+ */
+struct kvm_memslot_change {
+	struct kvm_memory_slot *old;
+	struct kvm_memory_slot *new;
+};
+
+/**
+ * struct kvm_memslots_diff - the difference between two maps
+ * @deleted: slots that go
+ * @nr_deleted: number of those
+ * @pages_deleted: their pages
+ * @changed: slots that come, in place of a slot or not
+ * @nr_changed: number of those
+ * @nr_created: number of those that take no slot's place
+ * @pages_created: the pages of those that take no slot's place
+ */
+struct kvm_memslots_diff {
+	struct kvm_memory_slot **deleted;
+	unsigned int nr_deleted;
+	u64 pages_deleted;
+	struct kvm_memslot_change *changed;
+	unsigned int nr_changed;
+	unsigned int nr_created;
+	u64 pages_created;
+};
+
+int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
+		      struct kvm_userspace_memory_region *regions,
+		      unsigned int nr, struct kvm_memslots_diff *diff);
+int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
+			    struct kvm_memslots *slots);
+void kvm_memslots_diff_follow(const struct kvm_memslots_diff *diff,
+			      struct kvm_memslots *slots);
+void kvm_memslots_diff_undo(const struct kvm_memslots_diff *diff,
+			    struct kvm_memslots *slots);
+void kvm_memslot_start_log(struct kvm_memslots *slots,
+			   struct kvm_memory_slot *new);
+void kvm_memslot_carry_log(struct kvm_memslots *slots,
+			   struct kvm_memory_slot *new);
+
+/* memslots_switch.c: a change of the whole map */
+int kvm_memslots_set(struct kvm *kvm, u16 as_id,
+		     struct kvm_userspace_memory_region *regions,
+		     unsigned int nr);
 
 /* memslots_debugfs.c */
 void kvm_memslots_create_debugfs(struct kvm *kvm);

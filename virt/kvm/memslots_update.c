@@ -23,16 +23,30 @@
 
 #include "memslots.h"
 
-static struct kvm_memslots *kvm_memslots_inactive(struct kvm *kvm, int as_id)
+/**
+ * kvm_memslots_inactive - the set that readers do not see
+ * @kvm: the VM
+ * @as_id: the address space
+ *
+ * Context: kvm->slots_lock held.
+ * Return: the set.
+ */
+struct kvm_memslots *kvm_memslots_inactive(struct kvm *kvm, int as_id)
 {
 	return &kvm->memslot_space[as_id].sets[!__kvm_memslots(kvm, as_id)->idx];
 }
 
-/*
- * Make the inactive set the active one.  On return, nobody reads the other set,
- * and nobody has a pointer to a slot that only the other set holds.
+/**
+ * kvm_memslots_switch - make the inactive set the active one
+ * @kvm: the VM
+ * @as_id: the address space
+ *
+ * On return, nobody reads the other set, and nobody has a pointer to a slot
+ * that only the other set holds.
+ *
+ * Context: kvm->slots_lock held; waits for readers of kvm->srcu.
  */
-static void kvm_memslots_switch(struct kvm *kvm, int as_id)
+void kvm_memslots_switch(struct kvm *kvm, int as_id)
 {
 	struct kvm_memslots *next = kvm_memslots_inactive(kvm, as_id);
 	u64 gen = __kvm_memslots(kvm, as_id)->generation;
@@ -58,11 +72,18 @@ static void kvm_memslots_switch(struct kvm *kvm, int as_id)
 	trace_kvm_memslots_switch(as_id, next->idx, gen);
 }
 
-/*
- * Give the hash by id the size that @nr slots need.  It may stay too small, or
- * too large, if there is no memory, but not without any chains.
+/**
+ * kvm_memslot_ids_fit - give a hash by id the size that it ought to have
+ * @ids: the hash
+ * @nr: number of slots that it is to have
+ *
+ * It may stay too small, or too large, if there is no memory, but not without
+ * any chains.
+ *
+ * Context: kvm->slots_lock held; may sleep.
+ * Return: 0, or -ENOMEM.
  */
-static int kvm_memslot_ids_fit(struct kvm_memslot_ids *ids, unsigned int nr)
+int kvm_memslot_ids_fit(struct kvm_memslot_ids *ids, unsigned int nr)
 {
 	unsigned int bits = kvm_memslot_ids_bits(ids, nr);
 	struct hlist_head *buckets;
@@ -99,14 +120,18 @@ void *kvm_memslot_calloc(size_t n, size_t size)
 	return __vcalloc(n, size, GFP_KERNEL_ACCOUNT);
 }
 
-/*
- * Let @new have @old's dirty bitmap, or one of its own, or none, as its flags
- * say.  The allocation is twice as large as the bitmap: KVM_GET_DIRTY_LOG and
- * KVM_CLEAR_DIRTY_LOG need a buffer of the same size.
+/**
+ * kvm_memslot_init_bitmap - give a new slot the dirty bitmap that it needs
+ * @kvm: the VM
+ * @old: the slot that it replaces, of the same pages, or NULL
+ * @new: the slot: gets @old's bitmap, or one of its own, or none, as its flags
+ *	 say
+ *
+ * Context: kvm->slots_lock held; may sleep.
+ * Return: 0, or -ENOMEM.
  */
-static int kvm_memslot_init_bitmap(struct kvm *kvm,
-				   const struct kvm_memory_slot *old,
-				   struct kvm_memory_slot *new)
+int kvm_memslot_init_bitmap(struct kvm *kvm, const struct kvm_memory_slot *old,
+			    struct kvm_memory_slot *new)
 {
 	new->dirty_bitmap = NULL;
 	if (!(new->flags & KVM_MEM_LOG_DIRTY_PAGES))
@@ -117,6 +142,7 @@ static int kvm_memslot_init_bitmap(struct kvm *kvm,
 		return 0;
 	}
 
+	/* KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG need a buffer as large. */
 	new->dirty_bitmap = kvm_memslot_calloc(2, kvm_dirty_bitmap_bytes(new));
 	if (!new->dirty_bitmap)
 		return -ENOMEM;
@@ -126,9 +152,13 @@ static int kvm_memslot_init_bitmap(struct kvm *kvm,
 	return 0;
 }
 
-/* Free the bitmap of @slot unless @other has it, too. */
-static void kvm_memslot_free_bitmap(struct kvm_memory_slot *slot,
-				    const struct kvm_memory_slot *other)
+/**
+ * kvm_memslot_free_bitmap - free the dirty bitmap of a slot
+ * @slot: the slot, or NULL
+ * @other: a slot that may have the same bitmap: then it keeps it; or NULL
+ */
+void kvm_memslot_free_bitmap(struct kvm_memory_slot *slot,
+			     const struct kvm_memory_slot *other)
 {
 	if (slot && (!other || slot->dirty_bitmap != other->dirty_bitmap))
 		kvfree(slot->dirty_bitmap);
@@ -173,7 +203,12 @@ static void kvm_memslot_revalidate(struct kvm *kvm, struct kvm_memory_slot *old,
 			     old);
 }
 
-static void kvm_memslot_free(struct kvm *kvm, struct kvm_memory_slot *slot)
+/**
+ * kvm_memslot_free - free a slot and all that belongs to it
+ * @kvm: the VM
+ * @slot: a slot that is in no set
+ */
+void kvm_memslot_free(struct kvm *kvm, struct kvm_memory_slot *slot)
 {
 	kvm_memslot_free_bitmap(slot, NULL);
 	kvm_arch_free_memslot(kvm, slot);

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The difference between the memslots that there are and a list of those that
+ * there are to be.
+ *
+ * A slot stays if it is listed as it is.  One of the same pages, at the same
+ * addresses, that only gets another id or is logged or not, is replaced and
+ * hands on what belongs to it.  All others go, and all others that are listed
+ * are made.
+ *
+ * Nothing in this file calls an architecture or waits for readers.
+ */
+#include <linux/bitmap.h>
+#include <linux/kvm_host.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+
+#include "memslots.h"
+
+static bool kvm_memslot_is_private(const struct kvm_memory_slot *slot)
+{
+	return slot->id >= KVM_USER_MEM_SLOTS;
+}
+
+/* Do they say the same of everything that mappings depend on? */
+static bool kvm_memslot_maps(const struct kvm_memory_slot *slot,
+			     const struct kvm_userspace_memory_region *region)
+{
+	return slot->base_gfn == region->guest_phys_addr >> PAGE_SHIFT &&
+	       slot->npages == region->memory_size >> PAGE_SHIFT &&
+	       slot->userspace_addr == region->userspace_addr &&
+	       !((slot->flags ^ region->flags) & KVM_MEM_READONLY);
+}
+
+static unsigned int kvm_memslots_nr_user(struct kvm_memslots *slots)
+{
+	unsigned int nr = slots->ids->nr;
+	int id;
+
+	for (id = KVM_USER_MEM_SLOTS; id < KVM_MEM_SLOTS_NUM; id++)
+		nr -= !!id_to_memslot(slots, id);
+	return nr;
+}
+
+/* One more than the highest id of user space that is in use. */
+static unsigned int kvm_memslots_end_id(struct kvm_memslots *slots)
+{
+	struct kvm_memory_slot *slot;
+	unsigned int end = 0;
+
+	kvm_for_each_memslot(slot, slots) {
+		if (!kvm_memslot_is_private(slot))
+			end = max_t(unsigned int, end, slot->id + 1);
+	}
+	return end;
+}
+
+/*
+ * Sort out the regions that are not as they are in @slots to the front of
+ * @regions, and mark in @kept the ids of those that are.
+ */
+static int kvm_memslots_diff_sort(struct kvm_memslots *slots,
+				  struct kvm_userspace_memory_region *regions,
+				  unsigned int nr, unsigned long *kept)
+{
+	unsigned int i, nr_changed = 0;
+
+	for (i = 0; i < nr; i++) {
+		struct kvm_userspace_memory_region region = regions[i];
+		struct kvm_memory_slot *old;
+
+		if (__test_and_set_bit(region.slot, kept))
+			return -EEXIST;
+
+		old = id_to_memslot(slots, region.slot);
+		if (!old || old->flags != region.flags ||
+		    !kvm_memslot_maps(old, &region))
+			regions[nr_changed++] = region;
+	}
+	for (i = 0; i < nr_changed; i++)
+		__clear_bit(regions[i].slot, kept);
+	return nr_changed;
+}
+
+/* The slot that @region becomes, and the one that hands on to it, if any. */
+static int kvm_memslots_diff_add(struct kvm_memslots_diff *diff,
+				 struct kvm_memslots *slots, u16 as_id,
+				 const struct kvm_userspace_memory_region *region,
+				 unsigned long *stays)
+{
+	struct kvm_memslot_change *change = &diff->changed[diff->nr_changed];
+	struct kvm_memory_slot *old, *new;
+
+	new = kzalloc(sizeof(*new), GFP_KERNEL_ACCOUNT);
+	if (!new)
+		return -ENOMEM;
+
+	new->base_gfn = region->guest_phys_addr >> PAGE_SHIFT;
+	new->npages = region->memory_size >> PAGE_SHIFT;
+	new->userspace_addr = region->userspace_addr;
+	new->flags = region->flags;
+	new->id = region->slot;
+	new->as_id = as_id;
+
+	change->new = new;
+	diff->nr_changed++;
+
+	old = kvm_memslot_at_or_above(slots, new->base_gfn);
+	if (old && !kvm_memslot_is_private(old) &&
+	    kvm_memslot_maps(old, region) &&
+	    !__test_and_set_bit(old->id, stays)) {
+		change->old = old;
+		new->arch = old->arch;
+	} else {
+		diff->nr_created++;
+		diff->pages_created += new->npages;
+	}
+	return 0;
+}
+
+/**
+ * kvm_memslots_diff - what has to change for the map to be as listed
+ * @slots: the active set of the address space
+ * @as_id: the address space
+ * @regions: all slots that the address space is to have, but for KVM's own, in
+ *	     any order; each one checked by kvm_check_memory_region(), not empty,
+ *	     and with an id of user space; put into another order
+ * @nr: number of regions
+ * @diff: where to put the difference
+ *
+ * Does not look for slots that overlap: kvm_memslots_diff_apply() does.
+ *
+ * The caller owns the new slots, which come from kmalloc(), without a dirty
+ * bitmap, and with the architecture's data only if they replace a slot; and
+ * both arrays of @diff, to be freed with kvfree().  On error there is nothing
+ * to be freed.
+ *
+ * Context: kvm->slots_lock held.  May sleep.
+ * Return: 0, -EEXIST if an id is listed twice, or -ENOMEM.
+ */
+int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
+		      struct kvm_userspace_memory_region *regions,
+		      unsigned int nr, struct kvm_memslots_diff *diff)
+{
+	unsigned int nr_old, nr_changed, nr_bits = 1, i;
+	unsigned long *kept, *stays = NULL;
+	struct kvm_memory_slot *slot;
+	int r;
+
+	*diff = (struct kvm_memslots_diff) {};
+
+	for (i = 0; i < nr; i++)
+		nr_bits = max(nr_bits, regions[i].slot + 1);
+	kept = kvcalloc(BITS_TO_LONGS(nr_bits), sizeof(*kept), GFP_KERNEL);
+	if (!kept)
+		return -ENOMEM;
+
+	r = kvm_memslots_diff_sort(slots, regions, nr, kept);
+	if (r < 0)
+		goto out;
+
+	/* What is not kept is replaced or goes. */
+	nr_changed = r;
+	nr_old = kvm_memslots_nr_user(slots) - (nr - nr_changed);
+	r = 0;
+	if (!nr_changed && !nr_old)
+		goto out;
+
+	r = -ENOMEM;
+	i = max(nr_bits, kvm_memslots_end_id(slots));
+	stays = kvcalloc(BITS_TO_LONGS(i), sizeof(*stays), GFP_KERNEL);
+	diff->changed = kvcalloc(nr_changed ?: 1, sizeof(*diff->changed),
+				 GFP_KERNEL);
+	diff->deleted = kvcalloc(nr_old ?: 1, sizeof(*diff->deleted),
+				 GFP_KERNEL);
+	if (!stays || !diff->changed || !diff->deleted)
+		goto out_free;
+
+	bitmap_copy(stays, kept, nr_bits);
+
+	for (i = 0; i < nr_changed; i++) {
+		r = kvm_memslots_diff_add(diff, slots, as_id, &regions[i],
+					  stays);
+		if (r)
+			goto out_free;
+	}
+	r = 0;
+	if (nr_changed - diff->nr_created == nr_old)
+		goto out;
+
+	kvm_for_each_memslot(slot, slots) {
+		if (kvm_memslot_is_private(slot) || test_bit(slot->id, stays))
+			continue;
+		diff->deleted[diff->nr_deleted++] = slot;
+		diff->pages_deleted += slot->npages;
+	}
+	goto out;
+
+out_free:
+	for (i = 0; i < diff->nr_changed; i++)
+		kfree(diff->changed[i].new);
+	kvfree(diff->changed);
+	kvfree(diff->deleted);
+	*diff = (struct kvm_memslots_diff) {};
+out:
+	kvfree(stays);
+	kvfree(kept);
+	return r;
+}
+
+static void kvm_memslots_diff_undo_first(const struct kvm_memslots_diff *diff,
+					 unsigned int nr,
+					 struct kvm_memslots *slots)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		kvm_memslots_replace(slots, diff->changed[i].new,
+				     diff->changed[i].old);
+	for (i = 0; i < diff->nr_deleted; i++)
+		kvm_memslots_replace(slots, NULL, diff->deleted[i]);
+}
+
+/**
+ * kvm_memslots_diff_apply - change a set so that it is as it is to be
+ * @diff: the difference
+ * @slots: the inactive set, as the active one
+ *
+ * Context: kvm->slots_lock held, and nobody reads @slots.
+ * Return: 0, or -EEXIST if slots would overlap: then @slots is as before.
+ */
+int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
+			    struct kvm_memslots *slots)
+{
+	unsigned int i;
+
+	for (i = 0; i < diff->nr_deleted; i++)
+		kvm_memslots_replace(slots, diff->deleted[i], NULL);
+
+	for (i = 0; i < diff->nr_changed; i++) {
+		const struct kvm_memslot_change *change = &diff->changed[i];
+
+		/* What takes the place of a slot overlaps with no other. */
+		if (!change->old &&
+		    kvm_memslots_overlap(slots, NULL, change->new->base_gfn,
+					 change->new->npages)) {
+			kvm_memslots_diff_undo_first(diff, i, slots);
+			return -EEXIST;
+		}
+		kvm_memslots_replace(slots, change->old, change->new);
+	}
+	return 0;
+}
+
+/**
+ * kvm_memslots_diff_follow - bring the other set in line
+ * @diff: the difference
+ * @slots: the inactive set, as the active one was before the difference
+ *
+ * Context: kvm->slots_lock held, and nobody reads @slots any more.
+ */
+void kvm_memslots_diff_follow(const struct kvm_memslots_diff *diff,
+			      struct kvm_memslots *slots)
+{
+	unsigned int i;
+
+	for (i = 0; i < diff->nr_deleted; i++)
+		kvm_memslots_replace(slots, diff->deleted[i], NULL);
+	for (i = 0; i < diff->nr_changed; i++)
+		kvm_memslots_replace(slots, diff->changed[i].old,
+				     diff->changed[i].new);
+}
+
+/**
+ * kvm_memslots_diff_undo - take a difference back from a set
+ * @diff: the difference
+ * @slots: the inactive set, with the difference applied to it
+ *
+ * Context: kvm->slots_lock held, and nobody reads @slots.
+ */
+void kvm_memslots_diff_undo(const struct kvm_memslots_diff *diff,
+			    struct kvm_memslots *slots)
+{
+	kvm_memslots_diff_undo_first(diff, diff->nr_changed, slots);
+}
+
+/* The gfns of both slots, and whether they are at the same host addresses. */
+static bool kvm_memslots_common(const struct kvm_memory_slot *old,
+				const struct kvm_memory_slot *new,
+				gfn_t *start, gfn_t *end)
+{
+	*start = max(old->base_gfn, new->base_gfn);
+	*end = min(old->base_gfn + old->npages, new->base_gfn + new->npages);
+
+	return old->userspace_addr + ((*start - old->base_gfn) << PAGE_SHIFT) ==
+	       new->userspace_addr + ((*start - new->base_gfn) << PAGE_SHIFT);
+}
+
+/**
+ * kvm_memslot_start_log - what a new slot's dirty log starts with
+ * @slots: the set that the slot is not in
+ * @new: the slot, with a dirty bitmap as on creation
+ *
+ * A page at another host address is dirty.  Whether one at the same address is
+ * comes from its former log later, if there was one: kvm_memslot_carry_log().
+ *
+ * Context: kvm->slots_lock held.
+ */
+void kvm_memslot_start_log(struct kvm_memslots *slots,
+			   struct kvm_memory_slot *new)
+{
+	struct kvm_memory_slot *old;
+	gfn_t start, end;
+
+	kvm_for_each_memslot_in_gfn_range(old, slots, new->base_gfn,
+					  new->base_gfn + new->npages) {
+		if (!kvm_memslots_common(old, new, &start, &end))
+			bitmap_set(new->dirty_bitmap, start - new->base_gfn,
+				   end - start);
+		else if (old->dirty_bitmap)
+			bitmap_clear(new->dirty_bitmap, start - new->base_gfn,
+				     end - start);
+	}
+}
+
+/**
+ * kvm_memslot_carry_log - hand on the dirty logs of former slots
+ * @slots: the set of the former slots
+ * @new: a slot with a dirty bitmap
+ *
+ * Adds to @new's log what the logs of the former slots have of its pages, as
+ * far as they are at the same host addresses.
+ *
+ * Context: kvm->slots_lock held, and nobody writes through @slots any more.
+ * Somebody may write, and log, through @new.
+ */
+void kvm_memslot_carry_log(struct kvm_memslots *slots,
+			   struct kvm_memory_slot *new)
+{
+	struct kvm_memory_slot *old;
+	gfn_t start, end;
+
+	kvm_for_each_memslot_in_gfn_range(old, slots, new->base_gfn,
+					  new->base_gfn + new->npages) {
+		unsigned long bit, last;
+
+		if (!kvm_memslots_common(old, new, &start, &end) ||
+		    !old->dirty_bitmap)
+			continue;
+
+		last = end - old->base_gfn;
+		bit = find_next_bit_le(old->dirty_bitmap, last,
+				       start - old->base_gfn);
+		while (bit < last) {
+			set_bit_le(old->base_gfn + bit - new->base_gfn,
+				   new->dirty_bitmap);
+			bit = find_next_bit_le(old->dirty_bitmap, last,
+					       bit + 1);
+		}
+	}
+}
