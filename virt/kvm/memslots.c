@@ -8,6 +8,7 @@
 #include <linux/export.h>
 #include <linux/hash.h>
 #include <linux/list.h>
+#include <linux/rbtree_augmented.h>
 
 #include "memslots.h"
 
@@ -208,6 +209,115 @@ void kvm_memslots_replace(struct kvm_memslots *slots,
 
 	kvm_memslots_replace_gfn(slots, old, new);
 	kvm_memslots_replace_hva(slots, old, new);
+}
+
+/**
+ * kvm_memslots_insert - add a slot to the inactive set, if there is room for it
+ * @slots: the inactive set
+ * @new: the slot
+ * @near: a slot of the set that may be next to it, where to look first, or NULL
+ *
+ * Context: kvm->slots_lock held, and nobody reads @slots any more.
+ * Return: false if @new overlaps with another slot: then it is not inserted.
+ */
+bool kvm_memslots_insert(struct kvm_memslots *slots,
+			 struct kvm_memory_slot *new,
+			 struct kvm_memory_slot *near)
+{
+	struct rb_node **link = &slots->gfn_tree.rb_node, *parent = NULL;
+	gfn_t end = new->base_gfn + new->npages;
+	struct kvm_memory_slot *below = NULL, *above = NULL;
+	unsigned int idx = slots->idx;
+
+	if (near && near->base_gfn < new->base_gfn) {
+		below = near;
+		above = kvm_memslot_next(slots, near);
+	}
+	if (below && (!above || new->base_gfn < above->base_gfn)) {
+		/* Of two neighbours, one has no child on the other's side. */
+		parent = &below->gfn_node[idx];
+		link = &parent->rb_right;
+		if (*link) {
+			parent = &above->gfn_node[idx];
+			link = &parent->rb_left;
+		}
+	} else {
+		below = above = NULL;
+		while (*link) {
+			struct kvm_memory_slot *slot;
+
+			parent = *link;
+			slot = kvm_memslot_of_gfn_node(parent, idx);
+			if (new->base_gfn < slot->base_gfn) {
+				above = slot;
+				link = &parent->rb_left;
+			} else {
+				below = slot;
+				link = &parent->rb_right;
+			}
+		}
+	}
+
+	if ((below && new->base_gfn - below->base_gfn < below->npages) ||
+	    (above && above->base_gfn < end))
+		return false;
+
+	rb_link_node(&new->gfn_node[idx], parent, link);
+	rb_insert_color(&new->gfn_node[idx], &slots->gfn_tree);
+	kvm_memslots_replace_hva(slots, NULL, new);
+	return true;
+}
+
+/* What is @bytes further on, but for NULL. */
+static struct rb_node *kvm_rb_moved(struct rb_node *node, long bytes)
+{
+	return node ? (void *)node + bytes : NULL;
+}
+
+static void kvm_rb_copy(struct rb_node *node, long bytes)
+{
+	struct rb_node *copy = (void *)node + bytes;
+
+	rb_set_parent_color(copy, kvm_rb_moved(rb_parent(node), bytes),
+			    rb_color(node));
+	copy->rb_left = kvm_rb_moved(node->rb_left, bytes);
+	copy->rb_right = kvm_rb_moved(node->rb_right, bytes);
+}
+
+/**
+ * kvm_memslots_copy - make the inactive set the same as the active one
+ * @slots: the inactive set, whatever is in it
+ * @from: the active set
+ *
+ * Each of a slot's nodes of one set is where its node of the other set is, but
+ * for a fixed distance.  So the trees are copied in one walk, without a search.
+ *
+ * Context: kvm->slots_lock held, and nobody reads @slots any more.
+ */
+void kvm_memslots_copy(struct kvm_memslots *slots, struct kvm_memslots *from)
+{
+	long step = (long)slots->idx - (long)from->idx;
+	long gfn_bytes = step * (long)sizeof(struct rb_node);
+	long hva_bytes = step * (long)sizeof(struct interval_tree_node);
+	struct kvm_memory_slot *slot;
+
+	kvm_for_each_memslot(slot, from) {
+		struct interval_tree_node *hva = &slot->hva_node[from->idx];
+		struct interval_tree_node *copy = &slot->hva_node[slots->idx];
+
+		kvm_rb_copy(&slot->gfn_node[from->idx], gfn_bytes);
+		kvm_rb_copy(&hva->rb, hva_bytes);
+		copy->start = hva->start;
+		copy->last = hva->last;
+		copy->__subtree_last = hva->__subtree_last;
+	}
+	slots->gfn_tree.rb_node = kvm_rb_moved(from->gfn_tree.rb_node,
+					       gfn_bytes);
+	slots->hva_tree.rb_root.rb_node =
+		kvm_rb_moved(from->hva_tree.rb_root.rb_node, hva_bytes);
+	slots->hva_tree.rb_leftmost = kvm_rb_moved(from->hva_tree.rb_leftmost,
+						   hva_bytes);
+	slots->last_used = NULL;
 }
 
 /**

@@ -13,6 +13,10 @@ void kvm_memslot_space_init(struct kvm_memslot_space *space, u64 generation);
 void kvm_memslots_replace(struct kvm_memslots *slots,
 			  struct kvm_memory_slot *old,
 			  struct kvm_memory_slot *new);
+bool kvm_memslots_insert(struct kvm_memslots *slots,
+			 struct kvm_memory_slot *new,
+			 struct kvm_memory_slot *near);
+void kvm_memslots_copy(struct kvm_memslots *slots, struct kvm_memslots *from);
 bool kvm_memslots_overlap(struct kvm_memslots *slots,
 			  const struct kvm_memory_slot *except,
 			  gfn_t base_gfn, unsigned long npages);
@@ -81,7 +85,8 @@ int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
 int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 			    struct kvm_memslots *slots);
 void kvm_memslots_diff_follow(const struct kvm_memslots_diff *diff,
-			      struct kvm_memslots *slots);
+			      struct kvm_memslots *slots,
+			      struct kvm_memslots *active);
 void kvm_memslots_diff_undo(const struct kvm_memslots_diff *diff,
 			    struct kvm_memslots *slots);
 void kvm_memslot_start_log(struct kvm_memslots *slots,

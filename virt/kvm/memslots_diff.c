@@ -232,6 +232,7 @@ static void kvm_memslots_diff_undo_first(const struct kvm_memslots_diff *diff,
 int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 			    struct kvm_memslots *slots)
 {
+	struct kvm_memory_slot *last = NULL;
 	unsigned int i;
 
 	for (i = 0; i < diff->nr_deleted; i++)
@@ -241,13 +242,14 @@ int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 		const struct kvm_memslot_change *change = &diff->changed[i];
 
 		/* What takes the place of a slot overlaps with no other. */
-		if (!change->old &&
-		    kvm_memslots_overlap(slots, NULL, change->new->base_gfn,
-					 change->new->npages)) {
+		if (change->old) {
+			kvm_memslots_replace(slots, change->old, change->new);
+		} else if (!kvm_memslots_insert(slots, change->new, last)) {
 			kvm_memslots_diff_undo_first(diff, i, slots);
 			return -EEXIST;
 		}
-		kvm_memslots_replace(slots, change->old, change->new);
+		/* Most lists are in order, or parts of them are. */
+		last = change->new;
 	}
 	return 0;
 }
@@ -256,13 +258,21 @@ int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
  * kvm_memslots_diff_follow - bring the other set in line
  * @diff: the difference
  * @slots: the inactive set, as the active one was before the difference
+ * @active: the active set, with the difference applied to it
  *
  * Context: kvm->slots_lock held, and nobody reads @slots any more.
  */
 void kvm_memslots_diff_follow(const struct kvm_memslots_diff *diff,
-			      struct kvm_memslots *slots)
+			      struct kvm_memslots *slots,
+			      struct kvm_memslots *active)
 {
 	unsigned int i;
+
+	/* To copy a slot takes a fraction of what it takes to insert one. */
+	if (diff->nr_deleted + diff->nr_changed > slots->ids->nr / 4) {
+		kvm_memslots_copy(slots, active);
+		return;
+	}
 
 	for (i = 0; i < diff->nr_deleted; i++)
 		kvm_memslots_replace(slots, diff->deleted[i], NULL);

@@ -231,7 +231,7 @@ int kvm_memslots_set(struct kvm *kvm, u16 as_id,
 		if (diff.changed[i].new->dirty_bitmap && !diff.changed[i].old)
 			kvm_memslot_carry_log(slots, diff.changed[i].new);
 	}
-	kvm_memslots_diff_follow(&diff, slots);
+	kvm_memslots_diff_follow(&diff, slots, next);
 	kvm_memslots_diff_commit(kvm, next, &diff);
 
 	if (diff.nr_deleted) {

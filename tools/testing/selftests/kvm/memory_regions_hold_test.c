@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KVM_SET_USER_MEMORY_REGIONS, when it takes a slot away, holds the vCPUs.  One
+ * of them is made to stay in a page fault (userfaultfd), which the call waits
+ * for.  Meanwhile others have to be held, to leave on a signal, and not to start
+ * if they are new; who is halted does not matter; and a caller that is killed
+ * leaves everything as it was.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kvm_util.h"
+#include "processor.h"
+#include "test_util.h"
+#include "../kselftest.h"
+
+#define CONTROL		0x20000000UL
+#define CONTROL_SLOT	1
+#define FAULTING	0x30000000UL	/* nothing behind it */
+#define FAULTING_SLOT	2
+#define REMOVED		0x40000000UL	/* in the map, or not */
+#define REMOVED_SLOT	3
+#define NR_PAGES	16
+
+#define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
+#define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
+
+enum { FAULTER, RUNNER, NEW, LATE, HALTED, NR_VCPUS };
+
+struct control {
+	uint64_t fault_page;		/* that FAULTER is to read, or 0 */
+	uint64_t count[NR_VCPUS];
+};
+
+static struct kvm_vm *vm;
+static struct control *control;
+static size_t page_size;
+static void *faulting;
+static int uffd;
+static bool stop;
+static pthread_t threads[NR_VCPUS];
+static uint64_t eintr[NR_VCPUS], mmio[NR_VCPUS];
+
+/* ------------------------------------------------------------- the guest */
+
+static void guest_code(uint64_t v, uint64_t page_size)
+{
+	struct control *c = (void *)CONTROL;
+	uint64_t page;
+
+	for (;;) {
+		store(c->count[v], c->count[v] + 1);
+		switch (v) {
+		case FAULTER:
+			page = load(c->fault_page);
+			if (page) {
+				load(*(uint64_t *)(FAULTING + page * page_size));
+				store(c->fault_page, 0);
+			}
+			break;
+		case RUNNER:
+			load(*(uint64_t *)REMOVED);
+			break;
+		case HALTED:
+#ifdef __x86_64__
+			asm volatile("hlt");
+#else
+			asm volatile("wfi");
+#endif
+			break;
+		}
+	}
+}
+
+/* -------------------------------------------------------------- the host */
+
+static void *vcpu_thread(void *arg)
+{
+	uint32_t v = (uintptr_t)arg;
+	struct kvm_run *run;
+
+	if (v == LATE) {
+		vm_vcpu_add_default(vm, v, guest_code);
+#ifdef __x86_64__
+		vcpu_set_cpuid(vm, v, kvm_get_supported_cpuid());
+#endif
+		vcpu_args_set(vm, v, 2, (uint64_t)v, (uint64_t)page_size);
+	}
+	run = vcpu_state(vm, v);
+	while (!load(stop)) {
+		if (_vcpu_ioctl(vm, v, KVM_RUN, NULL)) {
+			TEST_ASSERT(errno == EINTR, "KVM_RUN: %s",
+				    strerror(errno));
+			store(eintr[v], eintr[v] + 1);
+		} else if (run->exit_reason == KVM_EXIT_MMIO &&
+			   run->mmio.phys_addr == REMOVED) {
+			store(mmio[v], mmio[v] + 1);
+		} else {
+			TEST_FAIL("vCPU %u: exit %u (%s)", v, run->exit_reason,
+				  exit_reason_str(run->exit_reason));
+		}
+	}
+	return NULL;
+}
+
+static void start(uint32_t v)
+{
+	pthread_create(&threads[v], NULL, vcpu_thread, (void *)(uintptr_t)v);
+}
+
+/* Without REMOVED, or with it. */
+static int set_all(bool with)
+{
+	struct kvm_userspace_memory_region regions[4] = {
+		*kvm_userspace_memory_region_find(vm, 0, 0),
+		*kvm_userspace_memory_region_find(vm, CONTROL, CONTROL),
+		{
+			.slot = FAULTING_SLOT,
+			.guest_phys_addr = FAULTING,
+			.memory_size = NR_PAGES * page_size,
+			.userspace_addr = (uintptr_t)faulting,
+		}, {
+			.slot = REMOVED_SLOT,
+			.guest_phys_addr = REMOVED,
+			.memory_size = page_size,
+			.userspace_addr = regions[1].userspace_addr,
+		},
+	};
+	struct kvm_userspace_memory_regions all = {
+		.nr_regions = with ? 4 : 3,
+		.region_size = sizeof(regions[0]),
+		.regions = (uintptr_t)regions,
+	};
+
+	return ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGIONS, &all) ?
+	       errno : 0;
+}
+
+static int remove_result;
+
+static void *remove_thread(void *arg)
+{
+	remove_result = -1;
+	store(remove_result, set_all(false));
+	return NULL;
+}
+
+/* A process of its own that shares the memory, so that it can be killed. */
+static int remove_process(void *arg)
+{
+	set_all(false);
+	return 0;
+}
+
+/* Does it happen within 10 seconds? */
+#define eventually(cond) ({						\
+	int tries_ = 10000;						\
+									\
+	while (!(cond) && --tries_)					\
+		usleep(1000);						\
+	tries_ > 0;							\
+})
+
+/* Has the vCPU not run for a tenth of a second? */
+static bool is_held(uint32_t v)
+{
+	uint64_t before = load(control->count[v]);
+
+	usleep(100000);
+	return load(control->count[v]) == before;
+}
+
+static bool runs(uint32_t v)
+{
+	uint64_t before = load(control->count[v]);
+
+	return eventually(load(control->count[v]) > before);
+}
+
+static void fault(uint64_t page)
+{
+	struct pollfd pollfd = { .fd = uffd, .events = POLLIN };
+	struct uffd_msg msg;
+
+	store(control->fault_page, page);
+	TEST_ASSERT(poll(&pollfd, 1, 10000) == 1 &&
+		    read(uffd, &msg, sizeof(msg)) == sizeof(msg) &&
+		    msg.event == UFFD_EVENT_PAGEFAULT,
+		    "the guest does not fault");
+}
+
+static void resolve(uint64_t page)
+{
+	struct uffdio_zeropage zero = {
+		.range.start = (uintptr_t)faulting + page * page_size,
+		.range.len = page_size,
+	};
+
+	TEST_ASSERT(!ioctl(uffd, UFFDIO_ZEROPAGE, &zero), "UFFDIO_ZEROPAGE: %s",
+		    strerror(errno));
+}
+
+static void ignore(int signal)
+{
+}
+
+static void test_halted(void)
+{
+	bool halted = eventually(load(control->count[HALTED])) &&
+		      is_held(HALTED);
+	int r;
+
+	r = set_all(false);
+	ksft_test_result(halted && !r && !load(eintr[HALTED]),
+			 "a halted vCPU is not waited for\n");
+	ksft_test_result(eventually(load(mmio[RUNNER])),
+			 "the slot is gone\n");
+	r = set_all(true);
+	ksft_test_result(!r && runs(RUNNER), "the slot is back\n");
+}
+
+static void test_held(void)
+{
+	uint64_t before;
+	pthread_t thread;
+
+	fault(1);
+	pthread_create(&thread, NULL, remove_thread, NULL);
+	ksft_test_result(eventually(is_held(RUNNER)) &&
+			 load(remove_result) == -1,
+			 "a vCPU that runs is held while another one faults\n");
+
+	before = load(eintr[RUNNER]);
+	pthread_kill(threads[RUNNER], SIGUSR1);
+	ksft_test_result(eventually(load(eintr[RUNNER]) > before),
+			 "a held vCPU leaves on a signal\n");
+	ksft_test_result(is_held(RUNNER), "and is held again\n");
+
+	start(NEW);
+	ksft_test_result(is_held(NEW) && !load(control->count[NEW]),
+			 "a vCPU that runs for the first time is held\n");
+	start(LATE);
+	ksft_test_result(is_held(LATE) && !load(control->count[LATE]),
+			 "a vCPU that is created is held\n");
+
+	ksft_test_result(load(remove_result) == -1, "the call waits\n");
+	before = load(mmio[RUNNER]);
+	resolve(1);
+	ksft_test_result(eventually(load(remove_result) != -1) &&
+			 !remove_result, "the call returns after the fault\n");
+	pthread_join(thread, NULL);
+	ksft_test_result(runs(FAULTER) && runs(RUNNER) && runs(NEW) &&
+			 runs(LATE), "all vCPUs go on\n");
+	ksft_test_result(eventually(load(mmio[RUNNER]) > before),
+			 "without the slot\n");
+}
+
+static void test_killed(void)
+{
+	static char stack[65536] __attribute__((aligned(16)));
+	uint64_t before;
+	int status;
+	pid_t pid;
+
+	TEST_ASSERT(!set_all(true), "the slot cannot be made");
+	usleep(10000);
+	before = load(mmio[RUNNER]);
+
+	fault(2);
+	pid = clone(remove_process, stack + sizeof(stack),
+		    CLONE_VM | CLONE_FILES | SIGCHLD, NULL);
+	TEST_ASSERT(pid > 0, "clone: %s", strerror(errno));
+	ksft_test_result(eventually(is_held(RUNNER)),
+			 "another process waits\n");
+	kill(pid, SIGKILL);
+	ksft_test_result(waitpid(pid, &status, 0) == pid &&
+			 WIFSIGNALED(status), "it is killed\n");
+	ksft_test_result(runs(RUNNER),
+			 "vCPUs go on, but for the one that faults\n");
+	ksft_test_result(is_held(FAULTER) && load(mmio[RUNNER]) == before,
+			 "the slot is still there\n");
+	resolve(2);
+	ksft_test_result(runs(FAULTER), "the fault is done\n");
+	ksft_test_result(!set_all(false) &&
+			 eventually(load(mmio[RUNNER]) > before),
+			 "and the next call takes the slot away\n");
+}
+
+static void set_up(void)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	int v;
+
+	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		ksft_exit_skip("no userfaultfd: %s\n", strerror(errno));
+
+	page_size = getpagesize();
+	vm = vm_create_default(FAULTER, 0, guest_code);
+	for (v = RUNNER; v < NR_VCPUS; v++) {
+		if (v != LATE)
+			vm_vcpu_add_default(vm, v, guest_code);
+	}
+	for (v = 0; v < NR_VCPUS; v++) {
+		if (v == LATE)
+			continue;
+#ifdef __x86_64__
+		vcpu_set_cpuid(vm, v, kvm_get_supported_cpuid());
+#endif
+		vcpu_args_set(vm, v, 2, (uint64_t)v, (uint64_t)page_size);
+	}
+
+	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, CONTROL,
+				    CONTROL_SLOT, NR_PAGES, 0);
+	virt_map(vm, CONTROL, CONTROL, NR_PAGES, 0);
+	virt_map(vm, FAULTING, FAULTING, NR_PAGES, 0);
+	virt_map(vm, REMOVED, REMOVED, 1, 0);
+	control = addr_gpa2hva(vm, CONTROL);
+
+	faulting = mmap(NULL, NR_PAGES * page_size, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	TEST_ASSERT(faulting != MAP_FAILED, "mmap: %s", strerror(errno));
+	reg.range.start = (uintptr_t)faulting;
+	reg.range.len = NR_PAGES * page_size;
+	TEST_ASSERT(!ioctl(uffd, UFFDIO_REGISTER, &reg), "UFFDIO_REGISTER: %s",
+		    strerror(errno));
+	TEST_ASSERT(!set_all(true), "KVM_SET_USER_MEMORY_REGIONS: %s",
+		    strerror(errno));
+}
+
+int main(void)
+{
+	struct sigaction action = { .sa_handler = ignore };
+	int v;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	ksft_print_header();
+	if (!kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS))
+		ksft_exit_skip("no KVM_SET_USER_MEMORY_REGIONS\n");
+	ksft_set_plan(18);
+
+	sigaction(SIGUSR1, &action, NULL);
+	set_up();
+	start(FAULTER);
+	start(RUNNER);
+	start(HALTED);
+	TEST_ASSERT(runs(FAULTER) && runs(RUNNER), "the vCPUs do not run");
+
+	test_halted();
+	test_held();
+	test_killed();
+
+	store(stop, true);
+	for (v = 0; v < NR_VCPUS; v++) {
+		/* the signal may come before KVM_RUN does */
+		vcpu_state(vm, v)->immediate_exit = 1;
+		pthread_kill(threads[v], SIGUSR1);
+		pthread_join(threads[v], NULL);
+	}
+	kvm_vm_free(vm);
+	ksft_exit(!ksft_get_fail_cnt());
+}

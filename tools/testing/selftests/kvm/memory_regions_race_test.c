@@ -1,0 +1,721 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Change the whole memory map by KVM_SET_USER_MEMORY_REGIONS while vCPUs use it.
+ *
+ * vCPUs read, write and execute in a window of guest memory that is always
+ * there, but in slots that are split, merged, grown, shrunk, renumbered, logged
+ * or not, made read-only where nobody writes, and given other host memory.  It
+ * fails if
+ *
+ *  - KVM_RUN returns for anything but what the guest asks for: an address was
+ *    not there;
+ *  - a page's version, which each new host memory has one more of, goes back
+ *    after any vCPU has seen it;
+ *  - a vCPU does not read back what it wrote, though the version is the same;
+ *  - something is written to host memory that was given back, by a vCPU that
+ *    knew of the new version, or by any vCPU after the ioctl returned;
+ *  - a copy of the logged pages that follows the dirty log, page by page as in
+ *    a live migration, differs from them while the vCPUs pause.
+ *
+ * Then it does the same one slot at a time, deleting before creating, as one has
+ * to without this ioctl: this must go wrong, or the above means nothing.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kvm_util.h"
+#include "processor.h"
+#include "test_util.h"
+#include "../kselftest.h"
+
+#define MAX_VCPUS	8
+#define PAGES		48		/* of the window */
+#define RO_PAGES	8		/* the last of those: never written */
+#define TAIL_PAGES	16		/* behind it, there or not, never used */
+#define MAX_IDS		100
+#define FIRST_ID	10
+#define CODE_OFFSET	2048
+#define WINDOW		0x40000000UL
+#define CONTROL		0x20000000UL
+#define CONTROL_SLOT	1
+
+#define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
+#define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
+
+/* At the start of each page of the window; then code at CODE_OFFSET. */
+struct words {
+	uint64_t version;
+	uint64_t word[MAX_VCPUS];	/* version known << 32 | count */
+};
+
+/* What guest and host share, in a slot that does not change. */
+struct control {
+	uint64_t stop, pause, nr_vcpus, page_size;
+	uint64_t paused[MAX_VCPUS], accesses[MAX_VCPUS], calls[MAX_VCPUS];
+	uint64_t seen[PAGES];		/* highest version that a vCPU saw */
+};
+
+/* ------------------------------------------------------------- the guest */
+
+static struct words *guest_page(struct control *c, uint64_t p)
+{
+	return (void *)(WINDOW + p * c->page_size);
+}
+
+static void guest_saw(struct control *c, uint64_t p, uint64_t version)
+{
+	uint64_t seen = load(c->seen[p]);
+
+	while (seen < version &&
+	       !__atomic_compare_exchange_n(&c->seen[p], &seen, version, false,
+					    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		;
+}
+
+static void guest_use(struct control *c, uint64_t v, uint64_t p, uint64_t *last,
+		      uint64_t *last_version, uint64_t count)
+{
+	struct words *page = guest_page(c, p);
+	uint64_t seen = load(c->seen[p]);
+	uint64_t version = load(page->version);
+	uint64_t got, value;
+
+	GUEST_ASSERT_3(version >= seen, p, version, seen);
+	guest_saw(c, p, version);
+
+	got = load(page->word[v]);
+	if (*last_version == version && load(page->version) == version)
+		GUEST_ASSERT_3(got == *last, p, got, *last);
+
+	if (p >= PAGES - RO_PAGES)
+		return;
+
+	/* Whoever saw a version may rely on this being written there. */
+	value = load(c->seen[p]) << 32 | (count & 0xffffffff);
+	store(page->word[v], value);
+	got = load(page->word[v]);
+	seen = load(page->version);
+	*last_version = 0;
+	if (seen == version) {
+		GUEST_ASSERT_3(got == value, p, got, value);
+		*last = value;
+		*last_version = version;
+	}
+}
+
+static void guest_code(uint64_t v)
+{
+	struct control *c = (void *)CONTROL;
+	uint64_t last[PAGES] = {}, last_version[PAGES] = {};
+	uint64_t (*code)(void);
+	uint64_t rnd = v + 1, p, got;
+
+	while (!load(c->stop)) {
+		rnd = rnd * 6364136223846793005ULL + 1442695040888963407ULL;
+		p = (rnd >> 33) % PAGES;
+
+		if ((rnd >> 60) < 4) {
+			code = (void *)guest_page(c, p) + CODE_OFFSET;
+			got = code();
+			GUEST_ASSERT_2(got == p + 1, p, got);
+			c->calls[v]++;
+		} else {
+			guest_use(c, v, p, &last[p], &last_version[p],
+				  c->accesses[v]);
+		}
+		c->accesses[v]++;
+
+		if (load(c->pause)) {
+			store(c->paused[v], 1);
+			while (load(c->pause))
+				;
+			store(c->paused[v], 0);
+		}
+	}
+	GUEST_DONE();
+}
+
+/* -------------------------------------------------------------- the host */
+
+struct segment {
+	int start, end;			/* pages of the window, or of the tail */
+	uint32_t id, flags;
+};
+
+/* How the window is cut into slots, and what is behind its pages. */
+struct map {
+	int nr;
+	struct segment seg[PAGES + TAIL_PAGES];
+};
+
+static int nr_vcpus = 2, switches = 3000, control_changes = 20000;
+static uint64_t rnd;
+static bool manual_protect;
+
+static struct kvm_vm *vm;
+static struct control *control;
+static size_t page_size;
+static unsigned char *backing[2];
+static int cur[PAGES + TAIL_PAGES];	/* which of them a page has */
+static uint64_t version[PAGES];
+static bool logged[PAGES];
+static struct words copy[PAGES];	/* follows the dirty log */
+static struct words given_back[PAGES];	/* what is in the other one */
+static bool check_given_back[PAGES];
+static struct map map;
+static bool failed;
+static char failure[512];
+static pthread_mutex_t failure_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t dirty_pages, max_ns;
+
+static uint64_t random_below(uint64_t n)
+{
+	rnd ^= rnd << 13;
+	rnd ^= rnd >> 7;
+	rnd ^= rnd << 17;
+	return (rnd >> 11) % n;
+}
+
+static void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+static void fail(const char *fmt, ...)
+{
+	va_list args;
+
+	pthread_mutex_lock(&failure_lock);
+	if (!failed) {
+		va_start(args, fmt);
+		vsnprintf(failure, sizeof(failure), fmt, args);
+		va_end(args);
+	}
+	store(failed, true);
+	pthread_mutex_unlock(&failure_lock);
+}
+
+static struct words *host_page(int which, int p)
+{
+	return (struct words *)(backing[which] + p * page_size);
+}
+
+static void write_code(void *page, uint32_t value)
+{
+#ifdef __x86_64__
+	unsigned char code[] = { 0xb8, 0, 0, 0, 0, 0xc3 };	/* mov, ret */
+
+	memcpy(code + 1, &value, sizeof(value));
+#else
+	uint32_t code[] = { 0xd2800000 | value << 5, 0xd65f03c0 };
+#endif
+	memcpy(page + CODE_OFFSET, code, sizeof(code));
+	__builtin___clear_cache(page + CODE_OFFSET,
+				page + CODE_OFFSET + sizeof(code));
+}
+
+static void *vcpu_thread(void *arg)
+{
+	uint32_t v = (uintptr_t)arg;
+	struct kvm_run *run = vcpu_state(vm, v);
+	struct ucall uc;
+
+	while (!load(failed)) {
+		if (_vcpu_run(vm, v)) {
+			if (errno == EINTR)
+				continue;
+			fail("vCPU %u: KVM_RUN: %s", v, strerror(errno));
+			break;
+		}
+
+		switch (get_ucall(vm, v, &uc)) {
+		case UCALL_DONE:
+			return NULL;
+		case UCALL_ABORT:
+			fail("vCPU %u: %s, line %lu: page %lu, %#lx, %#lx", v,
+			     (const char *)uc.args[0], uc.args[1], uc.args[2],
+			     uc.args[3], uc.args[4]);
+			return NULL;
+		default:
+			break;
+		}
+		if (run->exit_reason == KVM_EXIT_MMIO)
+			fail("vCPU %u: MMIO %s at %#llx", v,
+			     run->mmio.is_write ? "write" : "read",
+			     run->mmio.phys_addr);
+		else
+			fail("vCPU %u: exit %u (%s)", v, run->exit_reason,
+			     exit_reason_str(run->exit_reason));
+	}
+	return NULL;
+}
+
+static struct kvm_userspace_memory_region region_of(const struct segment *seg)
+{
+	return (struct kvm_userspace_memory_region) {
+		.slot = seg->id,
+		.flags = seg->flags,
+		.guest_phys_addr = WINDOW + seg->start * page_size,
+		.memory_size = (seg->end - seg->start) * page_size,
+		.userspace_addr = (uintptr_t)host_page(cur[seg->start],
+						       seg->start),
+	};
+}
+
+/* The slots of the library: the guest's program, and what is shared with it. */
+static int fixed_regions(struct kvm_userspace_memory_region *regions)
+{
+	regions[0] = *kvm_userspace_memory_region_find(vm, 0, 0);
+	regions[1] = *kvm_userspace_memory_region_find(vm, CONTROL, CONTROL);
+	return 2;
+}
+
+static int set_all(void)
+{
+	struct kvm_userspace_memory_region regions[PAGES + TAIL_PAGES + 2];
+	struct kvm_userspace_memory_regions all = {
+		.region_size = sizeof(regions[0]),
+		.regions = (uintptr_t)regions,
+	};
+	int nr = fixed_regions(regions), i, j;
+
+	for (i = 0; i < map.nr; i++)
+		regions[nr++] = region_of(&map.seg[i]);
+	/* the order means nothing */
+	for (i = nr - 1; i > 0; i--) {
+		struct kvm_userspace_memory_region one = regions[i];
+
+		j = random_below(i + 1);
+		regions[i] = regions[j];
+		regions[j] = one;
+	}
+	all.nr_regions = nr;
+	return ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGIONS, &all) ?
+	       errno : 0;
+}
+
+static void set_one(struct kvm_userspace_memory_region region)
+{
+	if (ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGION, &region))
+		fail("KVM_SET_USER_MEMORY_REGION, slot %u: %s", region.slot,
+		     strerror(errno));
+}
+
+/* The old way: what is not the same any more goes first, then comes the new. */
+static void set_one_by_one(const struct kvm_userspace_memory_region *old, int nr)
+{
+	struct kvm_userspace_memory_region new[PAGES + TAIL_PAGES], region;
+	bool same;
+	int i, j;
+
+	for (i = 0; i < map.nr; i++)
+		new[i] = region_of(&map.seg[i]);
+	for (i = 0; i < nr; i++) {
+		for (j = 0, same = false; j < map.nr; j++)
+			same |= !memcmp(&old[i], &new[j], sizeof(old[i]));
+		if (!same) {
+			region = old[i];
+			region.memory_size = 0;
+			set_one(region);
+		}
+	}
+	for (i = 0; i < map.nr; i++)
+		set_one(new[i]);
+}
+
+/* Cut the window anew: where what is behind it jumps, and anywhere else. */
+static void cut(struct map *m)
+{
+	bool used[MAX_IDS] = {};
+	int i, p, cuts = random_below(4) ? 1 + random_below(6) : PAGES;
+	int end = PAGES + random_below(TAIL_PAGES + 1);
+	bool edge[PAGES + TAIL_PAGES] = {};
+
+	for (p = 1; p < end; p++)
+		edge[p] = cur[p] != cur[p - 1] ||
+			  (p >= PAGES ? p == PAGES : p == PAGES - RO_PAGES);
+	for (i = 0; i < cuts; i++)
+		edge[random_below(end)] = true;
+	edge[0] = true;
+
+	m->nr = 0;
+	for (p = 0; p < end; p++) {
+		struct segment *seg;
+
+		if (!edge[p])
+			continue;
+		if (m->nr)
+			m->seg[m->nr - 1].end = p;
+		seg = &m->seg[m->nr++];
+		do
+			i = random_below(MAX_IDS);
+		while (used[i]);
+		used[i] = true;
+		*seg = (struct segment) { .start = p, .id = FIRST_ID + i };
+		/* logged for a while, as a whole or in parts */
+		if (p < PAGES && (logged[p] ? random_below(8) :
+				  !random_below(8)))
+			seg->flags |= KVM_MEM_LOG_DIRTY_PAGES;
+		if (p >= PAGES - RO_PAGES && p < PAGES && random_below(2))
+			seg->flags |= KVM_MEM_READONLY;
+	}
+	m->seg[m->nr - 1].end = end;
+}
+
+/* Only ids and flags change, and maybe one slot's bounds. */
+static void vary(struct map *m)
+{
+	int i = random_below(m->nr), j = random_below(m->nr);
+	uint32_t id = m->seg[i].id;
+
+	m->seg[i].id = m->seg[j].id;
+	m->seg[j].id = id;
+
+	i = random_below(m->nr);
+	if (m->seg[i].start < PAGES)
+		m->seg[i].flags ^= KVM_MEM_LOG_DIRTY_PAGES;
+
+	i = random_below(m->nr);
+	if (i && m->seg[i].end - m->seg[i].start > 1 &&
+	    m->seg[i].start < PAGES - RO_PAGES &&
+	    cur[m->seg[i].start] == cur[m->seg[i].start - 1]) {
+		m->seg[i].start++;
+		m->seg[i - 1].end++;
+	}
+}
+
+/* Other host memory for some pages; the guest knows it by its version. */
+static void remap(void)
+{
+	int p = random_below(PAGES - RO_PAGES);
+	int end = p + 1 + random_below(6);
+
+	for (; p < end && p < PAGES - RO_PAGES; p++) {
+		struct words *page;
+
+		cur[p] = !cur[p];
+		page = host_page(cur[p], p);
+		if (check_given_back[p] &&
+		    memcmp(page, &given_back[p], sizeof(*page)))
+			fail("page %d: written to after it was given back", p);
+		memset(page, 0, sizeof(*page));
+		page->version = ++version[p];
+		check_given_back[p] = false;
+	}
+}
+
+static void check_old_memory(const int *before)
+{
+	int p, v;
+
+	for (p = 0; p < PAGES; p++) {
+		struct words *old = host_page(!cur[p], p);
+
+		if (cur[p] == before[p])
+			continue;
+		given_back[p] = *old;
+		check_given_back[p] = true;
+		for (v = 0; v < nr_vcpus; v++) {
+			if (given_back[p].word[v] >> 32 >= version[p])
+				fail("page %d: vCPU %d wrote %#lx to memory of version %lu",
+				     p, v, given_back[p].word[v],
+				     version[p] - 1);
+		}
+	}
+}
+
+static void copy_page(int p)
+{
+	copy[p] = *host_page(cur[p], p);
+}
+
+static void harvest(const struct segment *seg)
+{
+	uint64_t bitmap[2] = {};
+	struct kvm_dirty_log log = {
+		.slot = seg->id,
+		.dirty_bitmap = bitmap,
+	};
+	struct kvm_clear_dirty_log clear = {
+		.slot = seg->id,
+		.num_pages = seg->end - seg->start,
+		.dirty_bitmap = bitmap,
+	};
+	int p;
+
+	if (!(seg->flags & KVM_MEM_LOG_DIRTY_PAGES))
+		return;
+	if (ioctl(vm_get_fd(vm), KVM_GET_DIRTY_LOG, &log))
+		fail("KVM_GET_DIRTY_LOG, slot %u: %s", seg->id,
+		     strerror(errno));
+	if (manual_protect &&
+	    ioctl(vm_get_fd(vm), KVM_CLEAR_DIRTY_LOG, &clear))
+		fail("KVM_CLEAR_DIRTY_LOG, slot %u: %s", seg->id,
+		     strerror(errno));
+	for (p = seg->start; p < seg->end; p++) {
+		if (bitmap[0] & 1ULL << (p - seg->start)) {
+			copy_page(p);
+			dirty_pages++;
+		}
+	}
+}
+
+/* While the vCPUs pause: is the copy the same, when it has been brought up? */
+static void compare(void)
+{
+	int i, p, v;
+
+	store(control->pause, 1);
+	for (v = 0; v < nr_vcpus; v++) {
+		while (!load(control->paused[v]) && !load(failed))
+			sched_yield();
+	}
+	for (i = 0; i < map.nr; i++)
+		harvest(&map.seg[i]);
+	for (p = 0; p < PAGES && !load(failed); p++) {
+		if (logged[p] && memcmp(&copy[p], host_page(cur[p], p),
+					sizeof(copy[p])))
+			fail("page %d: changed, and not in the dirty log", p);
+	}
+	store(control->pause, 0);
+	for (v = 0; v < nr_vcpus; v++) {
+		while (load(control->paused[v]) && !load(failed))
+			sched_yield();
+	}
+}
+
+static void follow_flags(void)
+{
+	bool was;
+	int i, p;
+
+	for (i = 0; i < map.nr; i++) {
+		for (p = map.seg[i].start; p < map.seg[i].end && p < PAGES; p++) {
+			was = logged[p];
+			logged[p] = map.seg[i].flags & KVM_MEM_LOG_DIRTY_PAGES;
+			if (logged[p] && !was)
+				copy_page(p);
+		}
+	}
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+static void change(bool old_way)
+{
+	struct kvm_userspace_memory_region old[PAGES + TAIL_PAGES];
+	int before[PAGES + TAIL_PAGES], i, r, nr = map.nr;
+	uint64_t start;
+
+	for (i = 0; i < nr; i++)
+		old[i] = region_of(&map.seg[i]);
+	memcpy(before, cur, sizeof(cur));
+
+	if (random_below(2)) {
+		if (random_below(2))
+			remap();
+		cut(&map);
+	} else {
+		vary(&map);
+	}
+
+	start = now_ns();
+	if (old_way) {
+		set_one_by_one(old, nr);
+	} else {
+		r = set_all();
+		if (r)
+			fail("KVM_SET_USER_MEMORY_REGIONS: %s", strerror(r));
+	}
+	start = now_ns() - start;
+	if (start > max_ns)
+		max_ns = start;
+
+	/* Deleting and creating loses the log: nothing to be said of it. */
+	if (old_way)
+		return;
+	check_old_memory(before);
+	follow_flags();
+	if (!random_below(8))
+		harvest(&map.seg[random_below(map.nr)]);
+	if (!random_below(32))
+		compare();
+}
+
+/* Returns the number of changes until it failed, or all of them. */
+static int run(bool old_way, int nr)
+{
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+		.args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE |
+			   KVM_DIRTY_LOG_INITIALLY_SET,
+	};
+	size_t size = (PAGES + TAIL_PAGES) * getpagesize();
+	pthread_t threads[MAX_VCPUS];
+	int i, p, v;
+
+	page_size = getpagesize();
+	vm = vm_create_default(0, 64 * nr_vcpus, guest_code);
+	for (v = 1; v < nr_vcpus; v++)
+		vm_vcpu_add_default(vm, v, guest_code);
+	if (manual_protect)
+		vm_enable_cap(vm, &cap);
+
+	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, CONTROL,
+				    CONTROL_SLOT, 16, 0);
+	virt_map(vm, CONTROL, CONTROL, 16, 0);
+	virt_map(vm, WINDOW, WINDOW, PAGES, 0);
+	control = addr_gpa2hva(vm, CONTROL);
+	memset(control, 0, sizeof(*control));
+	control->nr_vcpus = nr_vcpus;
+	control->page_size = page_size;
+
+	memset(cur, 0, sizeof(cur));
+	memset(logged, 0, sizeof(logged));
+	memset(check_given_back, 0, sizeof(check_given_back));
+	memset(&map, 0, sizeof(map));
+	failed = false;
+	dirty_pages = max_ns = 0;
+	for (i = 0; i < 2; i++) {
+		backing[i] = mmap(NULL, size, PROT_READ | PROT_WRITE,
+				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		TEST_ASSERT(backing[i] != MAP_FAILED, "mmap: %s",
+			    strerror(errno));
+		for (p = 0; p < PAGES; p++) {
+			version[p] = 1;
+			host_page(i, p)->version = 1;
+			write_code(host_page(i, p), p + 1);
+		}
+	}
+
+	cut(&map);
+	if (old_way)
+		set_one_by_one(NULL, 0);
+	else
+		TEST_ASSERT(!set_all(), "the first map: %s", strerror(errno));
+	follow_flags();
+
+	for (v = 0; v < nr_vcpus; v++) {
+#ifdef __x86_64__
+		vcpu_set_cpuid(vm, v, kvm_get_supported_cpuid());
+#endif
+		vcpu_args_set(vm, v, 1, (uint64_t)v);
+		pthread_create(&threads[v], NULL, vcpu_thread,
+			       (void *)(uintptr_t)v);
+	}
+	for (v = 0; v < nr_vcpus; v++) {
+		while (!load(control->accesses[v]) && !load(failed))
+			sched_yield();
+	}
+
+	for (i = 0; i < nr && !load(failed); i++)
+		change(old_way);
+	if (!old_way && !load(failed))
+		compare();
+
+	store(control->stop, 1);
+	for (v = 0; v < nr_vcpus; v++)
+		pthread_join(threads[v], NULL);
+	return i;
+}
+
+static void done(void)
+{
+	uint64_t accesses = 0, calls = 0;
+	int v;
+
+	for (v = 0; v < nr_vcpus; v++) {
+		accesses += control->accesses[v];
+		calls += control->calls[v];
+	}
+	ksft_print_msg("%lu accesses, %lu calls, %lu dirty pages, longest change %lu us\n",
+		       accesses, calls, dirty_pages, max_ns / 1000);
+	kvm_vm_free(vm);
+	munmap(backing[0], (PAGES + TAIL_PAGES) * page_size);
+	munmap(backing[1], (PAGES + TAIL_PAGES) * page_size);
+}
+
+static void help(const char *name)
+{
+	printf("usage: %s [-n changes] [-c changes] [-v vcpus] [-s seed]\n"
+	       "  -n  changes of the whole map, for each way to log (%d)\n"
+	       "  -c  changes slot by slot, at most, until one goes wrong (%d)\n"
+	       "  -v  vCPUs, up to %d (%d)\n"
+	       "  -s  seed of what is random (the time)\n",
+	       name, switches, control_changes, MAX_VCPUS, nr_vcpus);
+}
+
+int main(int argc, char **argv)
+{
+	static const char * const way[] = {
+		"KVM_GET_DIRTY_LOG", "KVM_CLEAR_DIRTY_LOG, initially set"
+	};
+	int opt, i, nr;
+
+	rnd = time(NULL);
+	while ((opt = getopt(argc, argv, "hn:c:v:s:")) != -1) {
+		switch (opt) {
+		case 'n':
+			switches = atoi(optarg);
+			break;
+		case 'c':
+			control_changes = atoi(optarg);
+			break;
+		case 'v':
+			nr_vcpus = atoi(optarg);
+			break;
+		case 's':
+			rnd = strtoull(optarg, NULL, 0);
+			break;
+		default:
+			help(argv[0]);
+			return opt == 'h' ? 0 : KSFT_FAIL;
+		}
+	}
+	if (nr_vcpus < 1 || nr_vcpus > MAX_VCPUS) {
+		help(argv[0]);
+		return KSFT_FAIL;
+	}
+	rnd = rnd * 2 + 1;
+
+	ksft_print_header();
+	if (!kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS))
+		ksft_exit_skip("no KVM_SET_USER_MEMORY_REGIONS\n");
+	ksft_set_plan(3);
+	ksft_print_msg("seed %lu, %d vCPUs\n", rnd / 2, nr_vcpus);
+
+	for (i = 0; i < 2; i++) {
+		manual_protect = i;
+		nr = run(false, switches);
+		ksft_test_result(!failed, "%d changes of the whole map, %s\n",
+				 nr, way[i]);
+		if (failed)
+			ksft_print_msg("%s\n", failure);
+		done();
+	}
+
+	manual_protect = false;
+	nr = run(true, control_changes);
+	ksft_test_result(failed, "slot by slot, a vCPU falls into a hole: %s\n",
+			 failed ? failure : "no");
+	ksft_print_msg("after %d changes\n", nr);
+	done();
+
+	ksft_exit(!ksft_get_fail_cnt());
+}
