@@ -48,6 +48,13 @@ void kvm_memslots_free(struct kvm *kvm);
 
 /* memslots_diff.c: the difference between two maps */
 
+/* Thousands of slots take a while: let others run, now and then. */
+#define kvm_memslots_cond_resched(i)					\
+	do {								\
+		if (!((i) % 256))					\
+			cond_resched();					\
+	} while (0)
+
 /**
  * struct kvm_memslot_change - a slot that there is to be
  * @old: slot in whose place it comes, and that hands on what belongs to it: both

@@ -69,6 +69,7 @@ static int kvm_memslots_diff_sort(struct kvm_memslots *slots,
 		struct kvm_userspace_memory_region region = regions[i];
 		struct kvm_memory_slot *old;
 
+		kvm_memslots_cond_resched(i);
 		if (__test_and_set_bit(region.slot, kept))
 			return -EEXIST;
 
@@ -179,6 +180,7 @@ int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
 	bitmap_copy(stays, kept, nr_bits);
 
 	for (i = 0; i < nr_changed; i++) {
+		kvm_memslots_cond_resched(i);
 		r = kvm_memslots_diff_add(diff, slots, as_id, &regions[i],
 					  stays);
 		if (r)
@@ -241,6 +243,7 @@ int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 	for (i = 0; i < diff->nr_changed; i++) {
 		const struct kvm_memslot_change *change = &diff->changed[i];
 
+		kvm_memslots_cond_resched(i);
 		/* What takes the place of a slot overlaps with no other. */
 		if (change->old) {
 			kvm_memslots_replace(slots, change->old, change->new);

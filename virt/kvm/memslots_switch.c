@@ -80,6 +80,7 @@ static int kvm_memslots_diff_prepare(struct kvm *kvm, struct kvm_memslots *slots
 	for (i = 0; i < diff->nr_changed; i++) {
 		const struct kvm_memslot_change *change = &diff->changed[i];
 
+		kvm_memslots_cond_resched(i);
 		r = kvm_memslot_init_bitmap(kvm, change->old, change->new);
 		if (r)
 			return r;
@@ -107,6 +108,7 @@ static void kvm_memslots_diff_free(struct kvm *kvm,
 		struct kvm_memory_slot *old = diff->changed[i].old;
 		struct kvm_memory_slot *new = diff->changed[i].new;
 
+		kvm_memslots_cond_resched(i);
 		if (!old) {
 			if (error)
 				kvm_memslot_free(kvm, new);
@@ -120,8 +122,10 @@ static void kvm_memslots_diff_free(struct kvm *kvm,
 		kfree(old);
 	}
 
-	for (i = 0; i < diff->nr_deleted && !error; i++)
+	for (i = 0; i < diff->nr_deleted && !error; i++) {
+		kvm_memslots_cond_resched(i);
 		kvm_memslot_free(kvm, diff->deleted[i]);
+	}
 
 	kvfree(diff->changed);
 	kvfree(diff->deleted);
@@ -136,8 +140,11 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
 	for (i = 0; i < diff->nr_deleted; i++)
 		kvm_memslot_ids_replace(slots->ids, diff->deleted[i], NULL);
 	/* Two slots may have swapped their ids. */
-	for (i = 0; i < diff->nr_changed; i++)
-		kvm_memslot_ids_replace(slots->ids, diff->changed[i].old, NULL);
+	for (i = 0; i < diff->nr_changed; i++) {
+		if (diff->changed[i].old)
+			kvm_memslot_ids_replace(slots->ids,
+						diff->changed[i].old, NULL);
+	}
 	for (i = 0; i < diff->nr_changed; i++)
 		kvm_memslot_ids_replace(slots->ids, NULL, diff->changed[i].new);
 
@@ -214,6 +221,8 @@ int kvm_memslots_set(struct kvm *kvm, u16 as_id,
 		goto out_undo;
 
 	if (diff.nr_deleted) {
+		/* Who wants to run had better do so now than meanwhile. */
+		cond_resched();
 		r = kvm_vcpus_hold(kvm);
 		if (r)
 			goto out_undo;

@@ -47,16 +47,19 @@ static bool kvm_vcpu_gate_is_open(struct kvm_vcpu *vcpu)
 /**
  * kvm_vcpu_gate_enter - be where the guest and its memory may be touched
  * @vcpu: the vCPU that the calling thread runs, not inside the gate
+ * @finish: something that user space had to do for the guest is to be finished:
+ *	    who calls KVM_RUN with a signal pending counts on that
  *
  * Waits as long as the vCPUs are held.
  *
  * Context: in KVM_RUN, with the guest's signal mask.  May sleep.  Must not hold
  * kvm->srcu, kvm->lock or kvm->slots_lock.
- * Return: 0, or -EINTR if there is a signal.
+ * Return: 0, or -EINTR if there is a signal, with @finish only a deadly one.
  */
-int kvm_vcpu_gate_enter(struct kvm_vcpu *vcpu)
+int kvm_vcpu_gate_enter(struct kvm_vcpu *vcpu, bool finish)
 {
 	struct kvm_vcpu_gate *gate = &vcpu->kvm->gate;
+	int r;
 
 	for (;;) {
 		WRITE_ONCE(vcpu->in_gate, true);
@@ -65,8 +68,13 @@ int kvm_vcpu_gate_enter(struct kvm_vcpu *vcpu)
 			break;
 
 		kvm_vcpu_gate_out(vcpu);
-		if (wait_event_interruptible(gate->closed,
-					     kvm_vcpu_gate_is_open(vcpu)))
+		if (finish)
+			r = wait_event_killable(gate->closed,
+						kvm_vcpu_gate_is_open(vcpu));
+		else
+			r = wait_event_interruptible(gate->closed,
+						     kvm_vcpu_gate_is_open(vcpu));
+		if (r)
 			return -EINTR;
 	}
 	rwsem_acquire_read(&gate->dep_map, 0, 0, _THIS_IP_);

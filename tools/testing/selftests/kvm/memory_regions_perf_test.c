@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What KVM_SET_USER_MEMORY_REGIONS costs, and what it takes with one ioctl a
+ * slot: time in the ioctls alone, grace periods, how long vCPUs are held, and
+ * how many pages a guest has to fault on again.
+ *
+ * Prints a figure a line, "name slots value unit", where -m says so without the
+ * TAP around it.  What can be counted is tested.  Times are only tested with -t,
+ * for machines where time is a count of instructions.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kvm_util.h"
+#include "processor.h"
+#include "test_util.h"
+#include "../kselftest.h"
+
+#define KVM_DEBUG	"/sys/kernel/debug/kvm"
+#define TRACING		"/sys/kernel/debug/tracing"
+#define MAX_SLOTS	32764
+#define ROUNDS		10
+#define FIRST_ID	10
+/* Below what any guest of 36 bits can address: two pages a slot, one a gap. */
+#define WINDOW		0x100000000ULL
+#define STRIDE		4
+#define CONTROL		0x20000000UL
+#define CONTROL_SLOT	1
+#define PAGE		4096UL
+
+#define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
+#define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
+
+static int counts[] = { 10, 509, 32764 };
+/* not in the program itself, which the guest gets as it is */
+static struct kvm_userspace_memory_region *regions;
+static int nr_fixed;			/* of those, the guest's own */
+static int vm_fd, max_slots, mib = 1024, failed, ns_per_insn;
+static bool machine;
+static char *host;			/* behind all slots, never touched */
+static char stats[256];			/* the VM's directory in debugfs */
+
+static double now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1e9 + ts.tv_nsec;
+}
+
+static void figure(const char *name, int slots, double value, const char *unit)
+{
+	printf("%s%s %d %.4g %s\n", machine ? "" : "# ", name, slots, value,
+	       unit);
+}
+
+static void result(bool ok, const char *what, int slots, double value,
+		   double limit)
+{
+	failed += !ok;
+	if (!machine)
+		ksft_test_result(ok, "%s, %d slots: %.4g, at most %.4g\n", what,
+				 slots, value, limit);
+}
+
+/* A ratio of times is only held against its limit if times repeat. */
+static void ratio(const char *name, int slots, double value, double limit)
+{
+	figure(name, slots, value, "ratio");
+	if (ns_per_insn)
+		result(value <= limit, name, slots, value, limit);
+}
+
+/* Returns the nanoseconds it took. */
+static double set_one(struct kvm_userspace_memory_region region)
+{
+	double start = now_ns();
+
+	TEST_ASSERT(!ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &region),
+		    "KVM_SET_USER_MEMORY_REGION, slot %u: %s", region.slot,
+		    strerror(errno));
+	return now_ns() - start;
+}
+
+static double delete_one(struct kvm_userspace_memory_region region)
+{
+	region.memory_size = 0;
+	return set_one(region);
+}
+
+static double set_all(int nr)
+{
+	struct kvm_userspace_memory_regions all = {
+		.nr_regions = nr,
+		.region_size = sizeof(regions[0]),
+		.regions = (uintptr_t)regions,
+	};
+	double start = now_ns();
+
+	TEST_ASSERT(!ioctl(vm_fd, KVM_SET_USER_MEMORY_REGIONS, &all),
+		    "KVM_SET_USER_MEMORY_REGIONS: %s", strerror(errno));
+	return now_ns() - start;
+}
+
+static void fill(int nr)
+{
+	int i;
+
+	for (i = nr_fixed; i < nr; i++)
+		regions[i] = (struct kvm_userspace_memory_region) {
+			.slot = FIRST_ID + i,
+			.guest_phys_addr = WINDOW + i * STRIDE * PAGE,
+			.memory_size = 2 * PAGE,
+			.userspace_addr = (uintptr_t)host + i * 2 * PAGE,
+		};
+}
+
+/* How often the tracepoint @event was hit since the last time; -1: unknown. */
+static int trace(const char *event, const char *field, double *max)
+{
+	char path[256], line[1024], *at;
+	int hits = 0;
+	FILE *file;
+
+	file = fopen(TRACING "/trace", "r");
+	if (!file)
+		return -1;
+	while (fgets(line, sizeof(line), file)) {
+		if (line[0] == '#' || !strstr(line, event))
+			continue;
+		hits++;
+		at = field ? strstr(line, field) : NULL;
+		if (at && atof(at + strlen(field)) > *max)
+			*max = atof(at + strlen(field));
+	}
+	fclose(file);
+
+	/* from now on, and without what was before */
+	snprintf(path, sizeof(path), TRACING "/events/kvm/%s/enable", event);
+	file = fopen(path, "w");
+	if (!file)
+		return -1;
+	fputs("1", file);
+	fclose(file);
+	file = fopen(TRACING "/trace", "w");
+	if (file)
+		fclose(file);
+	return hits;
+}
+
+static long stat_of(const char *name)
+{
+	char path[512];
+	long value = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/%s", stats, name);
+	file = fopen(path, "r");
+	if (file) {
+		if (fscanf(file, "%ld", &value) != 1)
+			value = -1;
+		fclose(file);
+	}
+	return value;
+}
+
+static void new_vm(void)
+{
+	int kvm = open("/dev/kvm", O_RDWR);
+
+	vm_fd = ioctl(kvm, KVM_CREATE_VM, 0);
+	TEST_ASSERT(vm_fd >= 0, "KVM_CREATE_VM: %s", strerror(errno));
+	close(kvm);
+	nr_fixed = 0;
+}
+
+static void set_up(int nr)
+{
+	double one_by_one = 0, at_once;
+	int i;
+
+	new_vm();
+	fill(nr);
+	for (i = 0; i < nr; i++)
+		one_by_one += set_one(regions[i]);
+	close(vm_fd);
+
+	new_vm();
+	at_once = set_all(nr);
+	figure("set-up, one by one", nr, one_by_one / nr, "ns/slot");
+	figure("set-up, at once", nr, at_once / nr, "ns/slot");
+	ratio("set-up, at once / one by one", nr, at_once / one_by_one,
+	      nr > 1000 ? 0.15 : 1);
+	at_once = set_all(0);
+	figure("tear-down, at once", nr, at_once / nr, "ns/slot");
+	close(vm_fd);
+}
+
+/*
+ * One slot of @nr is changed, and changed back: in one call, and by the fewest
+ * calls that take one slot.  Returns the former's time.
+ */
+static double change_one(int nr, const char *what,
+			 const struct kvm_userspace_memory_region *to, int nr_to)
+{
+	struct kvm_userspace_memory_region from = regions[nr / 2];
+	double at_once = 0, one_by_one = 0;
+	bool recreate = nr_to > 1 || to->userspace_addr != from.userspace_addr;
+	char name[64];
+	int i, j;
+
+	for (i = 0; i < ROUNDS; i++) {
+		regions[nr / 2] = to[0];
+		regions[nr] = to[nr_to - 1];
+		at_once += set_all(nr + nr_to - 1);
+		regions[nr / 2] = from;
+		at_once += set_all(nr);
+
+		if (recreate)
+			one_by_one += delete_one(from);
+		for (j = 0; j < nr_to; j++)
+			one_by_one += set_one(to[j]);
+		for (j = 0; j < nr_to && recreate; j++)
+			one_by_one += delete_one(to[j]);
+		one_by_one += set_one(from);
+	}
+	at_once /= 2 * ROUNDS;
+	one_by_one /= 2 * ROUNDS;
+
+	snprintf(name, sizeof(name), "%s, one by one", what);
+	figure(name, nr, one_by_one, "ns");
+	snprintf(name, sizeof(name), "%s, at once", what);
+	figure(name, nr, at_once, "ns");
+	snprintf(name, sizeof(name), "%s, at once / one by one", what);
+	if (nr == 10)
+		ratio(name, nr, at_once / one_by_one, 1);
+	return at_once;
+}
+
+static void change(int nr, double *few)
+{
+	struct kvm_userspace_memory_region to[2];
+	double ns, none;
+	int i;
+
+	new_vm();
+	fill(nr);
+	set_all(nr);
+
+	trace("kvm_memslots_switch", NULL, NULL);
+	to[0] = to[1] = regions[nr / 2];
+	to[0].memory_size = to[1].memory_size = PAGE;
+	to[1].slot = max_slots - 1;
+	to[1].guest_phys_addr += PAGE;
+	to[1].userspace_addr += PAGE;
+	change_one(nr, "split", to, 2);
+
+	to[0] = regions[nr / 2];
+	to[0].guest_phys_addr += PAGE;
+	change_one(nr, "move", to, 1);
+
+	to[0] = regions[nr / 2];
+	to[0].userspace_addr += PAGE;
+	ns = change_one(nr, "remap", to, 1);
+
+	to[0] = regions[nr / 2];
+	to[0].flags = KVM_MEM_LOG_DIRTY_PAGES;
+	change_one(nr, "flags", to, 1);
+
+	trace("kvm_memslots_switch", NULL, NULL);
+	for (i = none = 0; i < ROUNDS; i++)
+		none += set_all(nr) / ROUNDS;
+	figure("no change", nr, none, "ns");
+	i = trace("kvm_memslots_switch", NULL, NULL);
+	if (i >= 0)
+		result(!i, "grace periods without a change", nr, i, 0);
+
+	regions[nr / 2].userspace_addr += PAGE;
+	set_all(nr);
+	i = trace("kvm_memslots_switch", NULL, NULL);
+	if (i >= 0)
+		result(i <= 2, "grace periods of a change", nr, i, 2);
+
+	if (nr == counts[0]) {
+		*few = ns;
+	} else {
+		ns = (ns - *few) / (nr - counts[0]);
+		figure("a slot that does not change", nr, ns, "ns");
+		if (ns_per_insn)
+			result(ns / ns_per_insn <= 200,
+			       "instructions for a slot that does not change",
+			       nr, ns / ns_per_insn, 200);
+	}
+	close(vm_fd);
+}
+
+/* ------------------------------------------------------------- with a guest */
+
+struct control {
+	uint64_t stop, pages, rounds;
+};
+
+static void guest_code(uint64_t start)
+{
+	struct control *c = (void *)CONTROL;
+	uint64_t p;
+
+	while (!load(c->stop)) {
+		for (p = 0; p < c->pages; p++)
+			load(*(uint64_t *)(start + p * PAGE));
+		store(c->rounds, c->rounds + 1);
+	}
+	GUEST_DONE();
+}
+
+static void *vcpu_thread(void *vm)
+{
+	vcpu_run(vm, 0);
+	return NULL;
+}
+
+static void wait_rounds(struct control *c, int nr)
+{
+	uint64_t until = load(c->rounds) + nr;
+
+	while (load(c->rounds) < until)
+		usleep(1000);
+}
+
+static void with_guest(void)
+{
+	uint64_t pages = mib * 256UL, start = 0x40000000UL;
+	struct kvm_vm *vm;
+	struct control *c;
+	double held[2] = {};
+	pthread_t thread;
+	long faults, once, old;
+	int i, j, nr;
+
+	vm = vm_create_default(0, pages * 2, guest_code);
+	vm_fd = vm_get_fd(vm);
+#ifdef __x86_64__
+	vcpu_set_cpuid(vm, 0, kvm_get_supported_cpuid());
+#endif
+	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, CONTROL,
+				    CONTROL_SLOT, 1, 0);
+	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, start,
+				    CONTROL_SLOT + 1, pages, 0);
+	virt_map(vm, CONTROL, CONTROL, 1, 0);
+	virt_map(vm, start, start, pages, 0);
+	c = addr_gpa2hva(vm, CONTROL);
+	c->pages = pages;
+	vcpu_args_set(vm, 0, 1, start);
+	snprintf(stats, sizeof(stats), KVM_DEBUG "/%d-%d", getpid(), vm_fd);
+
+	regions[0] = *kvm_userspace_memory_region_find(vm, 0, 0);
+	regions[1] = *kvm_userspace_memory_region_find(vm, CONTROL, CONTROL);
+	regions[2] = *kvm_userspace_memory_region_find(vm, start, start);
+	nr_fixed = 3;
+	pthread_create(&thread, NULL, vcpu_thread, vm);
+	wait_rounds(c, 2);
+
+	/* One slot comes and goes; the guest goes through all of its memory. */
+	fill(10);
+	set_all(10);
+	wait_rounds(c, 2);
+	faults = stat_of("pf_fixed");
+	for (i = 0; i < 4; i++) {
+		set_all(9);
+		wait_rounds(c, 1);
+		set_all(10);
+	}
+	wait_rounds(c, 2);
+	once = stat_of("pf_fixed") - faults;
+	delete_one(regions[9]);
+	wait_rounds(c, 2);
+	old = stat_of("pf_fixed") - faults - once;
+	if (faults >= 0) {
+		figure("faults after KVM_SET_USER_MEMORY_REGION", 10, old, "");
+		figure("faults after KVM_SET_USER_MEMORY_REGIONS", 10, once, "");
+		result(!once, "faults elsewhere", 10, once, 0);
+	}
+
+	/* How long a vCPU is held, that goes on with few pages. */
+	store(c->pages, 1);
+	for (i = 0; i < 2; i++) {
+		nr = i ? max_slots - FIRST_ID : 10;
+		fill(nr);
+		set_all(nr);
+		trace("kvm_memslots_set", NULL, NULL);
+		for (j = 0; j < ROUNDS; j++) {
+			regions[nr / 2].userspace_addr ^= PAGE;
+			set_all(nr);
+			wait_rounds(c, 1);
+		}
+		if (trace("kvm_memslots_set", "held for ", &held[i]) >= 0)
+			figure("longest hold", nr, held[i], "ns");
+	}
+	if (held[0] && held[1])
+		ratio("longest hold, most slots / 10", nr, held[1] / held[0],
+		      1.2);
+
+	store(c->stop, 1);
+	pthread_join(thread, NULL);
+	kvm_vm_free(vm);
+}
+
+static void help(const char *name)
+{
+	printf("usage: %s [-m] [-t ns] [-g MiB]\n"
+	       "  -m  only the figures, a line each: name slots value unit\n"
+	       "  -t  test times, too: an instruction takes so many ns, always\n"
+	       "  -g  memory that the guest uses (%d)\n", name, mib);
+}
+
+int main(int argc, char **argv)
+{
+	double few = 0;
+	int opt, i;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	while ((opt = getopt(argc, argv, "hmt:g:")) != -1) {
+		switch (opt) {
+		case 'm':
+			machine = true;
+			break;
+		case 't':
+			ns_per_insn = atoi(optarg);
+			break;
+		case 'g':
+			mib = atoi(optarg);
+			break;
+		default:
+			help(argv[0]);
+			return opt == 'h' ? 0 : KSFT_FAIL;
+		}
+	}
+
+	if (!machine)
+		ksft_print_header();
+	max_slots = kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS);
+	if (!max_slots)
+		ksft_exit_skip("no KVM_SET_USER_MEMORY_REGIONS\n");
+	host = mmap(NULL, MAX_SLOTS * 2 * PAGE + PAGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	TEST_ASSERT(host != MAP_FAILED, "mmap: %s", strerror(errno));
+	regions = calloc(MAX_SLOTS + FIRST_ID, sizeof(*regions));
+	TEST_ASSERT(regions, "no memory");
+
+	for (i = 0; i < 3; i++)
+		set_up(counts[i] > max_slots - FIRST_ID ?
+		       max_slots - FIRST_ID : counts[i]);
+	for (i = 0; i < 3; i++)
+		change(counts[i] > max_slots - FIRST_ID - 1 ?
+		       max_slots - FIRST_ID - 1 : counts[i], &few);
+	with_guest();
+
+	if (!machine)
+		ksft_print_cnts();
+	return failed ? KSFT_FAIL : KSFT_PASS;
+}
