@@ -114,6 +114,7 @@ class Boot:
     def __init__(self, name, log):
         self.name, self.log, self.console = name, log / "results", log / "console"
         self.results, self.splats, self.release, self.seconds = [], [], "", 0.0
+        self.history = {}       # see retried()
 
     def verdict(self, name):
         return next((verdict for test, verdict, _ in self.results if test == name), "NOT RUN")
@@ -201,6 +202,31 @@ def collect(result, tests):
         during = begun.group(1) if begun else during
         if SPLAT.search(line) and not HARMLESS.search(line):
             result.splats.append((during, line.strip()))
+
+
+RANK = ("PASS", "SKIP", "FAIL", "TIMEOUT", "HANG", "NOT RUN")
+
+
+def retried(attempt, log, tests, good, tries=3):
+    """
+    The Boot of attempt(tests, log). Those tests of which good(name, verdict) does not hold are run again in a fresh
+    boot, TRIES boots at most, each with its own log: the emulated machine's clock does not wait when the machine has
+    to. A test's best verdict counts, but any boot's lines of concern; .history tells each test's.
+    """
+    boots, tried, left = [], {test.name: [] for test in tests}, tests
+    while left and len(boots) < tries:
+        boots.append(attempt(left, f"{log}-{len(boots) + 1}" if boots else log))
+        for name, verdict, seconds in boots[-1].results:
+            tried[name].append((verdict, seconds, boots[-1].log))
+        left = [test for test in left if not good(test.name, tried[test.name][-1][0])]
+        # What hangs keeps those behind it from being run.
+        left.sort(key=lambda test: tried[test.name][-1][0] == "HANG")
+    result = next((one for one in boots if one.splats), boots[0])
+    result.splats = [splat for one in boots for splat in one.splats]
+    result.results = [(name, *min(all_, key=lambda one: RANK.index(one[0]))[:2]) for name, all_ in tried.items()]
+    result.history = {name: ", then ".join(f"{verdict} ({pretty(where)})" for verdict, _, where in all_)
+                      for name, all_ in tried.items()}
+    return result
 
 
 def report(result):

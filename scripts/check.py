@@ -6,14 +6,15 @@ usage: make check [BASE=v5.10]
 
 The test suite. Prints an item a line as it goes, ends with "N passed, N failed, N skipped". Results with times and
 details are in out/check/results.json, logs under out/log. A selftest is judged against the pristine kernel's
-result: what passes there must pass with the series; what needs other hardware is skipped on both.
+result: what passes there must pass with the series; what needs other hardware is skipped on both. What fails is run
+again in a fresh boot, twice at most, and passes if it passes then; that is told.
 """
 
 import json
 import time
 
 import test_workshop
-from boot import MODES, boot, guest, tests_of
+from boot import MODES, Test, boot, guest, retried, tests_of
 from kernel import ARCHS, build, new_warnings, pick, selftests
 from lint import lint
 from series import apply_mails, export, refresh
@@ -33,7 +34,7 @@ class Context:
 
     def __init__(self, base):
         self.base, self.arch, self.commits = base, ARCHS["x86_64"], materialise(base)
-        self.kept = {}
+        self.kept, self.notes = {}, []
 
     def once(self, key, make):
         """make(), once; a failure is one for all who ask."""
@@ -159,6 +160,27 @@ def no_user_space(ctx):
     raise Failure("a kernel without user space was not noticed")
 
 
+def passes(_, verdict):
+    return verdict == "PASS"
+
+
+def booted(ctx, name, log, image, tests, good=passes, tries=3, **options):
+    """A Boot of IMAGE with TESTS, where what is not good is tried again."""
+    return told(ctx, name, retried(lambda left, where: boot(name, where, image, left, **options),
+                                   f"check/{log}", tests, good, tries))
+
+
+def told(ctx, name, result):
+    tell(ctx, name, result.results, result.history)
+    return result
+
+
+def tell(ctx, name, results, history):
+    """What passed only when it was run again; not those that another test kept from running."""
+    ctx.notes += [f"run again on {name}: {test} {history[test]}" for test, verdict, _ in results
+                  if ", then " in history[test] and verdict in ("PASS", "SKIP") and history[test][:7] != "NOT RUN"]
+
+
 def pristine_results(ctx, mode):
     """The pristine kernel's results in MODE; those of an unchanged kernel and tests are kept."""
     image, tests = ctx.image("0"), ctx.tests()
@@ -166,23 +188,29 @@ def pristine_results(ctx, mode):
         test.command, test.source.read_bytes())), *(read(TOP / "scripts" / name) for name in ("boot.py", "init")))
     kept = ctx.base.out / "pristine" / key
     if not kept.exists():
-        result = boot("the pristine kernel", f"check/pristine-{mode}", image, tests, append=MODES[mode])
-        write(kept, json.dumps([result.results, result.splats]))
-    return json.loads(kept.read_text())
+        # Not all can pass there, but what fails by chance must not become a test that may fail.
+        result = retried(lambda left, log: boot("the pristine kernel", log, image, left, append=MODES[mode]),
+                         f"check/pristine-{mode}", tests, lambda _, verdict: verdict in ("PASS", "SKIP"), tries=2)
+        write(kept, json.dumps([result.results, result.splats, result.history]))
+    results, splats, history = json.loads(kept.read_text())
+    tell(ctx, "the pristine kernel", results, history)
+    return {name: verdict for name, verdict, _ in results}, splats, history
 
 
 def compare(mode):
     """All selftests in MODE, on both kernels."""
     def item(ctx):
-        before, splats_before = pristine_results(ctx, mode)
-        before = {name: verdict for name, verdict, _ in before}
-        patched = boot("the patched kernel", f"check/patched-{mode}", ctx.image(), ctx.tests(), append=MODES[mode])
+        before, splats_before, history_before = pristine_results(ctx, mode)
+
+        def judge(name, after):
+            must = before[name] == "PASS" or name in MUST_PASS
+            return after if after == "PASS" else "FAIL" if must or after not in ("FAIL", "SKIP") else "SKIP"
+
+        patched = booted(ctx, "the patched kernel", f"patched-{mode}", ctx.image(), ctx.tests(),
+                         lambda name, after: judge(name, after) != "FAIL", append=MODES[mode])
         for name, after, seconds in patched.results:
-            verdict, detail = after, f"pristine {before[name]}, patched {after}: {pretty(patched.log)}"
-            if after != "PASS":
-                must = before[name] == "PASS" or name in MUST_PASS
-                verdict = "FAIL" if must or after not in ("FAIL", "SKIP") else "SKIP"
-            yield f"selftest {mode}: {name}", verdict, seconds, detail
+            detail = f"pristine {history_before[name]}; patched {patched.history[name]}"
+            yield f"selftest {mode}: {name}", judge(name, after), seconds, detail
         yield clean_log(mode, patched, len(splats_before))
     return item
 
@@ -194,9 +222,10 @@ def clean_log(name, result, before=0):
 
 
 def guest_runs(ctx):
-    result = guest("the patched kernel", "check/guest", ctx.image())
-    _, verdict, seconds = result.results[0]
-    yield "guest: user space with -accel kvm", verdict, seconds, "" if verdict == "PASS" else pretty(result.log)
+    result = told(ctx, "the patched kernel", retried(lambda _, log: guest("the patched kernel", log, ctx.image()),
+                                                     "check/guest", [Test("guest", 0, "", None)], passes))
+    for _, verdict, seconds in result.results:
+        yield "guest: user space with -accel kvm", verdict, seconds, result.history["guest"]
     yield clean_log("guest", result)
 
 
@@ -206,9 +235,9 @@ def debug_kernel(ctx):
 
 def debug_tests(ctx):
     tests = ctx.tests(["set_memory_region_test", *OWN_TESTS], slower=5)
-    result = boot("the debug kernel", "check/debug", ctx.image("", "debug"), tests, slower=5)
+    result = booted(ctx, "the debug kernel", "debug", ctx.image("", "debug"), tests, slower=5)
     for name, verdict, seconds in result.results:
-        yield f"debug: {name}", verdict, seconds, pretty(result.log)
+        yield f"debug: {name}", verdict, seconds, result.history[name]
     yield clean_log("debug", result)
 
 
@@ -272,6 +301,9 @@ def command(*parts):
             passed = sum(result[1] == "PASS" for result in new)
             st.note = " ok" if not bad and len(new) == 1 else f" {passed} of {len(new)} passed"
             st.note += f", {took(time.monotonic() - start)} in all"
+        for text in ctx.notes:
+            note(f"    {text}")
+        ctx.notes.clear()
         for bad_name, verdict, _, detail in bad:
             note(f"    {verdict} {bad_name}: {detail}")
         results += new
