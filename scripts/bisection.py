@@ -6,7 +6,8 @@ usage: make bisect [STEPS="1 8-10"] [ARCHS="s390 ppc64"] [LINK=1]
 Every step of the series on its own: compiles KVM at the base and after each step for every architecture that has it,
 and fails a step for a warning that the base has not; boots x86_64 (ARCHS=boot) and runs set_memory_region_test there.
 LINK=1 also links the base and the last step, from small configs, with modpost: vmlinux and KVM's modules, on x86_64
-with and without DRM; and it compiles both with W=1 and sparse. The configs are configs/bisect/ARCH.config, on top of the architecture's defconfig.
+with and without DRM; and it compiles both with W=1 and sparse. The configs are configs/bisect/ARCH.config, on top of
+the architecture's defconfig.
 
 What was good is not done again, unless what it is made of changed: interrupt it at will. A step that touches nothing
 that an architecture's compiler reads has the result of the one before. Ends with a table; details are in
@@ -110,7 +111,8 @@ class Cell(Variant):
 
     def kvm(self):
         """The directories of KVM."""
-        return {"virt/kvm", f"{self.own()[0]}/kvm", *(path.rpartition("/")[0] for path in self.arch.target.split() if "/" in path)}
+        return {"virt/kvm", f"{self.own()[0]}/kvm",
+                *(path.rpartition("/")[0] for path in self.arch.target.split() if "/" in path)}
 
     def finished(self):
         """Whether the last build in the directory came to its end, so that all of its warnings are known."""

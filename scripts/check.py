@@ -11,19 +11,23 @@ again in a fresh boot, twice at most, and passes if it passes then; that is told
 """
 
 import json
+import re
 import time
 
 import test_workshop
+from bisection import TARGETS, Cell, Strict, done, do
 from boot import MODES, Test, boot, guest, retried, tests_of
-from kernel import ARCHS, build, new_warnings, pick, selftests
+from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
 from series import apply_mails, export, refresh
 from tree import materialise, stage_dir
-from workshop import OUT, TOP, Base, Failure, digest, git, main, note, pretty, read, remove, run, stage, took, write
+from workshop import (OUT, TOP, Base, Failure, digest, git, lock, main, note, pretty, read, remove, run, stage, took,
+                      write)
 
 # These must pass on the patched kernel whatever the pristine one does.
 OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test"]
 MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus", *OWN_TESTS}
+ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test", *OWN_TESTS]
 # The array's traces: none may be left where KVM lives.
 GONE = r"id_to_index|used_slots|lru_slot|memslots\[\]"
 WHERE = ["virt/kvm", "include/linux", "arch/*/kvm"]
@@ -34,7 +38,7 @@ class Context:
 
     def __init__(self, base):
         self.base, self.arch, self.commits = base, ARCHS["x86_64"], materialise(base)
-        self.kept, self.notes = {}, []
+        self.kept, self.notes, self.stage = {}, [], None
 
     def once(self, key, make):
         """make(), once; a failure is one for all who ask."""
@@ -55,6 +59,9 @@ class Context:
 
     def tests(self, wanted=None, slower=1):
         return tests_of(*self.once("tests", lambda: selftests(self.base, self.commits, self.arch)), wanted, slower)
+
+    def progress(self, text):
+        self.stage.note = f" {text}"
 
     def git(self, *args, **kwargs):
         return git(self.base.tree, *args, **kwargs)
@@ -100,6 +107,42 @@ def array_gone(ctx):
         raise Failure(f"not even the base has {GONE}: the pattern is wrong")
     if left:
         raise Failure(f"{len(left)} traces of the array are left, the first: {left[0].partition(':')[2]}")
+
+
+def maintained(ctx):
+    """MAINTAINERS here is the entry in the tree, and names what the series adds, and only what is there."""
+    entry = read(TOP / "MAINTAINERS")
+    if f"\n\n{entry}\n" not in ctx.git("show", f"{ctx.commits[-1]}:MAINTAINERS"):
+        raise Failure("MAINTAINERS is not the entry that the series adds to the kernel's")
+    patterns = re.findall(r"^F:\s+(\S+)$", entry, re.M)
+    specs = [f":(glob){pattern}{'**' * pattern.endswith('/')}" for pattern in patterns]
+    idle = [pattern for pattern, spec in zip(patterns, specs)
+            if not ctx.git("ls-files", "--", spec)]
+    added = ctx.git("diff", "--name-only", "--no-renames", "--diff-filter=A", "base", ctx.commits[-1]).splitlines()
+    alone = sorted(set(added) - set(ctx.git("ls-files", "--", *specs).splitlines()))
+    if idle or alone:
+        raise Failure("MAINTAINERS: " + "; ".join([f"F: {pattern} matches no file" for pattern in idle]
+                                                  + [f"no F: for {path}" for path in alone]))
+
+
+def documents(ctx):
+    """The manual of KVM builds, without a warning that the base has not."""
+    def warnings(commit, name):
+        where, log = ctx.base.out / "build/documents", f"check/documents-{name}"
+        remove(where)
+        with lock(ctx.base.out / "build.lock"):
+            src = source(ctx.base, commit)
+            path = run(["make", "-C", src, f"O={where}", "htmldocs", "SPHINXDIRS=virt/kvm"], log,
+                       f"building the documents of the {name} failed")
+        if not (where / "Documentation/output/virt/kvm/index.html").exists():
+            raise Failure(f"no document came of the {name}", path)
+        return [line.replace(f"{src}/", "") for line in read(path).splitlines()
+                if re.match(r"\S+:(\d+:)? *(WARNING|ERROR|SEVERE|warning|error)\b", line)]
+
+    new = warnings(ctx.commits[-1], "series")
+    new = new and new_warnings(new, warnings(ctx.commits[0], "base"))
+    if new:
+        raise Failure(f"{len(new)} new warnings: {'; '.join(new)}", OUT / "log/check/documents-series")
 
 
 def shorter(ctx):
@@ -229,6 +272,29 @@ def guest_runs(ctx):
     yield clean_log("guest", result)
 
 
+def good(ctx, cell):
+    """The result of a cell of make bisect, which must be good; the base is only compiled to compare warnings."""
+    result = done(cell) or do(cell, lambda: good(ctx, type(cell)(ctx.base, ctx.commits, 0, cell.target))["warnings"])
+    if result["verdict"] != "ok":
+        raise Failure(f"{cell.head()}: {result['detail']}")
+    return result
+
+
+def last_step(name, kind=Cell):
+    def item(ctx):
+        good(ctx, kind(ctx.base, ctx.commits, len(ctx.commits) - 1, TARGETS[name]))
+    return item
+
+
+def every_step(name):
+    def item(ctx):
+        last = len(ctx.commits) - 1
+        for step in range(1, last + 1):
+            ctx.progress(f"(step {step} of {last})")
+            good(ctx, Cell(ctx.base, ctx.commits, step, TARGETS[name]))
+    return item
+
+
 def debug_kernel(ctx):
     ctx.image("", "debug")
 
@@ -239,6 +305,20 @@ def debug_tests(ctx):
     for name, verdict, seconds in result.results:
         yield f"debug: {name}", verdict, seconds, result.history[name]
     yield clean_log("debug", result)
+
+
+def arm64_kernel(ctx):
+    build(pick(ctx.base, ctx.commits, "", ARCHS["arm64"], ""))
+
+
+def arm64_tests(ctx):
+    arch = ARCHS["arm64"]
+    image = build(pick(ctx.base, ctx.commits, "", arch, ""))
+    tests = tests_of(*selftests(ctx.base, ctx.commits, arch), ARM64_TESTS)
+    result = booted(ctx, "the arm64 kernel", "arm64", image, tests, arch="arm64")
+    for name, verdict, seconds in result.results:
+        yield f"arm64: {name}", verdict, seconds, result.history[name]
+    yield clean_log("arm64", result)
 
 
 def command_item(*words, cwd=TOP):
@@ -255,10 +335,16 @@ ITEMS = [
     ("am gives the tree", mails_apply),
     ("nothing of the array left", array_gone),
     ("kvm_main.c shorter", shorter),
+    ("MAINTAINERS", maintained),
     ("lint", linted),
+    ("documents", documents),
     ("workshop", workshop),
     ("memslots in user space", command_item("make", "-C", "tools/testing/memslots", "check", "KDIR={tree}",
                                             f"O={OUT}/memslots")),
+    ("every step compiles for x86_64", every_step("x86_64")),
+    *((f"last step compiles for {name}", last_step(name)) for name, target in TARGETS.items()
+      if target.defconfig and name != "x86_64"),
+    ("sparse and W=1", last_step("x86_64", Strict)),
     ("pristine kernel builds", pristine_kernel),
     ("patched kernel builds", patched_kernel),
     ("selftests build", selftests_built),
@@ -266,6 +352,8 @@ ITEMS = [
     ("broken start is told", no_user_space),
     *((f"selftests {mode}, both kernels", compare(mode)) for mode in MODES),
     ("guest", guest_runs),
+    ("arm64 kernel builds", arm64_kernel),
+    ("arm64 tests", arm64_tests),
     ("debug kernel builds", debug_kernel),
     ("debug kernel's tests", debug_tests),
 ]
@@ -296,6 +384,7 @@ def command(*parts):
     results = []
     for name, function in items:
         with stage(name) as st:
+            ctx.stage = st
             new = run_item(name, function, ctx)
             bad = [result for result in new if result[1] != "PASS" and result[1] != "SKIP"]
             passed = sum(result[1] == "PASS" for result in new)

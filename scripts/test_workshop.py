@@ -465,7 +465,7 @@ def lint_finds(box):
 @case
 def runs_again(box):
     """a failed test: again in fresh boots, told; what always fails and a line of concern stay failures"""
-    from boot import Boot, Test, retried   # pylint: disable=import-outside-toplevel
+    from boot import Boot, Test, retried
     verdicts = {"good": ["PASS"], "late": ["FAIL", "FAIL", "PASS"], "hangs": ["HANG", "PASS"], "bad": ["NOT RUN", "FAIL"],
                 "skips": ["NOT RUN", "SKIP"]}
     boots = []
