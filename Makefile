@@ -30,11 +30,11 @@ run:
 	@scripts/run.py
 
 check:
-	$(need) core build boot lint harness
+	$(need) core build boot lint harness cross arm64
 	@scripts/check.py
 
 bisect:
-	$(need) core build boot cross
+	$(need) core build boot cross lint
 	@scripts/bisection.py
 
 tree:

@@ -4,29 +4,34 @@
 usage: make bisect [STEPS="1 8-10"] [ARCHS="s390 ppc64"] [LINK=1]
 
 Every step of the series on its own: compiles KVM at the base and after each step for every architecture that has it,
-from nothing, and fails a step for a warning that the base has not; boots x86_64 (ARCHS=boot) and runs
-set_memory_region_test there. LINK=1 also links the base and the last step, from small configs, with modpost: vmlinux
-and KVM's modules, on x86_64 with and without DRM. The configs are configs/bisect/ARCH.config, on top of the
-architecture's defconfig.
+and fails a step for a warning that the base has not; boots x86_64 (ARCHS=boot) and runs set_memory_region_test there.
+LINK=1 also links the base and the last step, from small configs, with modpost: vmlinux and KVM's modules, on x86_64
+with and without DRM; and it compiles both with W=1 and sparse. The configs are configs/bisect/ARCH.config, on top of
+the architecture's defconfig.
 
-What was good is not done again, unless what it is made of changed: interrupt it at will. Ends with a table; details
-are in out/bisect/results.json, logs under out/log/bisect. Exit 1 if anything in the table is bad.
+What was good is not done again, unless what it is made of changed: interrupt it at will. A step that touches nothing
+that an architecture's compiler reads has the result of the one before. Ends with a table; details are in
+out/bisect/results.json, logs under out/log/bisect. Exit 1 if anything in the table is bad.
 """
 
+import functools
 import json
 import os
 import re
+import subprocess
 import time
 
-from boot import boot, tests_of
+from boot import QEMU, SPLAT, boot, tests_of
 from kernel import ARCHS, Arch, Variant, build, new_warnings, selftests
 from tree import materialise, read_series
 from workshop import (OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, remove, stage, took,
                       write)
 
 TEST = "set_memory_region_test"
-# What no compiler reads.
-UNREAD = ("Documentation", "MAINTAINERS", "tools", "tools/testing")
+EXTRA = ("linked", "strict")        # kinds of cells that only the base and the last step have
+# What no compiler reads; of arch/ it reads its own, and arm64 has files of arm's.
+UNREAD = ("Documentation", "MAINTAINERS", "samples", "arch", "tools", "tools/testing")
+READ = {"x86_64": ("x86",), "i386": ("x86",), "arm64": ("arm64", "arm")}
 
 
 class Target(Arch):
@@ -61,6 +66,7 @@ class Cell(Variant):
 
     def __init__(self, base, commits, step, arch):
         super().__init__(base, commits, step, "", arch)
+        self.target, self.defconfig = arch, getattr(arch, "defconfig", [])
         self.suffix = f"-bisect-{arch.name}"        # no other build directory is like this one
         self.dir = base.out / "build" / f"bisect-{arch.name}"
 
@@ -71,15 +77,15 @@ class Cell(Variant):
         return f"bisect/{self.arch.name}-{self.name}"
 
     def sources(self):
-        lines = [line for path in ([], ["tools/"])
-                 for line in git(self.base.tree, "ls-tree", self.commit, *path).splitlines()]
+        lines = [line for paths in ([], ["tools/", "arch/Kconfig", *self.own()])
+                 for line in git(self.base.tree, "ls-tree", self.commit, *paths).splitlines()]
         return "\n".join(line for line in lines if line.split("\t")[1] not in UNREAD)
 
     def demanded(self):
         return read(TOP / "configs/bisect" / f"{self.arch.name}.config")
 
     def defaults(self):
-        return "".join(git(self.base.tree, "show", f"{self.commit}:arch/{path}") for path in self.arch.defconfig)
+        return "".join(git(self.base.tree, "show", f"{self.commit}:arch/{path}") for path in self.defconfig)
 
     def fragments(self):
         """The defconfig and the fragment; of an option that is in both, the latter's line."""
@@ -94,24 +100,51 @@ class Cell(Variant):
         """All that the result depends on."""
         return digest(self.kind, self.stamp(), self.arch.target)
 
+    @functools.cached_property
     def record(self):
         # Beside what was compiled: the base's warnings include those of what is compiled but once.
         return self.dir / "cells" / self.key()
 
-    def work(self, before):
-        """Do it; BEFORE are the base's warnings. Returns what of the result is not always the same."""
-        # All of KVM is compiled, so that all of its warnings are there.
-        for path in {"virt/kvm", *(target.rpartition("/")[0] for target in self.arch.target.split() if "/" in target)}:
+    def own(self):
+        """What of arch/ is read."""
+        return [f"arch/{name}" for name in READ.get(self.arch.kernel, (self.arch.kernel,))]
+
+    def kvm(self):
+        """The directories of KVM."""
+        return {"virt/kvm", f"{self.own()[0]}/kvm",
+                *(path.rpartition("/")[0] for path in self.arch.target.split() if "/" in path)}
+
+    def finished(self):
+        """Whether the last build in the directory came to its end, so that all of its warnings are known."""
+        return (self.dir / "workshop-stamp").exists()
+
+    def forget(self):
+        """Have all of KVM compiled."""
+        for path in self.kvm():
             remove(self.dir / path)
         for name in ("workshop-stamp", "warnings"):
             (self.dir / name).unlink(missing_ok=True)
+
+    def work(self, before):
+        """Do it; before() gives the base's warnings. Returns what of the result is not always the same."""
+        if not self.finished():
+            self.forget()
         if not build(self).exists():
             raise Failure(f"{self.head()}: KVM was not compiled: mend configs/bisect/{self.arch.name}.config")
-        warnings = read(self.dir / "warnings").splitlines()
-        new = new_warnings(warnings, before) if self.step else []
-        compiled = re.findall(r"^  CC +(?:\[M\] +)?(\S+)\.o$", read(OUT / "log" / self.log()), re.M)
+        warnings = self.warnings()
+        new = new_warnings(warnings, before()) if self.step and warnings else []
         return {"verdict": "WARN" if new else "ok", "detail": "; ".join(new), "warnings": warnings,
-                "compiled": sorted(os.path.normpath(path) + ".c" for path in compiled)}
+                "compiled": self.compiled()}
+
+    def warnings(self):
+        return read(self.dir / "warnings").splitlines()
+
+    def compiled(self):
+        """The sources of what KVM is put together of."""
+        lists = [path for name in self.kvm() for pattern in ("*.mod", ".built-in.a.cmd")
+                 for path in (self.dir / name).rglob(pattern)]
+        objects = " ".join([self.arch.target, *(read(path).partition("\n")[0] for path in lists)])
+        return sorted({os.path.normpath(name) + ".c" for name in re.findall(r"(\S+)\.o\b", objects)})
 
 
 class Link(Cell):
@@ -135,13 +168,42 @@ class Link(Cell):
         return read(TOP / "configs/kvm.config")
 
     def work(self, before):
-        for module in self.dir.rglob("*.ko"):
-            module.unlink()
         result = super().work(before)
-        modules = sorted(path.name for path in self.dir.rglob("*.ko"))
+        modules = sorted(line.rpartition("/")[2] for line in read(self.dir / "modules.order").splitlines())
         if "=m\n" in self.demanded() and not any(name.startswith("kvm") for name in modules):
             raise Failure(f"{pretty(self.dir)} has no module of KVM: mend configs/bisect/{self.arch.name}.config")
         return {**result, "detail": result["detail"] or " ".join(modules)}
+
+
+class Strict(Cell):
+    """A step compiled with all of the compiler's warnings that W=1 gives, kernel-doc's, and those of sparse."""
+
+    kind = "strict"
+
+    def __init__(self, base, commits, step, arch):
+        super().__init__(base, commits, step,
+                         Arch(arch.name, arch.cross, f"W=1 C=1 {arch.target}", arch.image, "", arch.kernel))
+        self.target, self.defconfig = arch, arch.defconfig
+        self.suffix += "-strict"
+        self.dir = self.dir.with_name(self.dir.name + "-strict")
+
+    def head(self):
+        return f"{super().head()} with sparse and W=1"
+
+    def log(self):
+        return f"{super().log()}-strict"
+
+    def key(self):
+        return digest(super().key(), sparse())
+
+    def finished(self):
+        """Never: sparse is told of in no file but the log."""
+        return False
+
+    def warnings(self):
+        src = self.base.out / "src"
+        return [line.replace(f"{src}/", "") for line in read(OUT / "log" / self.log()).splitlines()
+                if re.search(r"(warning|error): ", line)]
 
 
 class Booted(Cell):
@@ -162,7 +224,7 @@ class Booted(Cell):
 
     def key(self):
         return digest(super().key(), *(test.source.read_bytes() for test in self.tests),
-                      *(read(TOP / "scripts" / name) for name in ("boot.py", "init")))
+                      QEMU["x86_64"], SPLAT.pattern, read(TOP / "scripts/init"))
 
     def work(self, before):
         result = boot(self.title, f"bisect/boot-{self.name}", build(self), self.tests)
@@ -185,20 +247,30 @@ def reason(failure):
 
 def done(cell):
     """The kept result of a cell, or None."""
-    return json.loads(read(cell.record())) if cell.record().exists() else None
+    return json.loads(read(cell.record)) if cell.record.exists() else None
+
+
+@functools.cache
+def sparse():
+    return subprocess.run(["sparse", "--version"], capture_output=True, text=True, check=True).stdout
 
 
 def do(cell, before):
     """The result of a cell; a good one is kept."""
     start = time.monotonic()
-    result = {"verdict": "ok", "seconds": 0, "detail": "", "warnings": [], "compiled": []}
-    try:
-        result.update(cell.work(before))
-    except Failure as failure:
-        result.update(verdict="FAIL", detail=reason(failure))
+    # What make compiles is what changed; where that is bad, see whether all of KVM is.
+    for last in (not cell.finished(), True):
+        result = {"verdict": "ok", "detail": "", "warnings": [], "compiled": []}
+        try:
+            result.update(cell.work(before))
+        except Failure as failure:
+            result.update(verdict="FAIL", detail=reason(failure))
+        if result["verdict"] == "ok" or last:
+            break
+        cell.forget()
     result["seconds"] = round(time.monotonic() - start, 1)
     if result["verdict"] == "ok":
-        write(cell.record(), json.dumps(result))
+        write(cell.record, json.dumps(result))
     return result
 
 
@@ -231,8 +303,8 @@ def plan(base, commits, archs, steps, tests):
         elif TARGETS[name].defconfig:
             yield from (Cell(base, commits, step, TARGETS[name]) for step in steps)
     if VARS["LINK"]:
-        yield from (Link(base, commits, step, TARGETS[name]) for name in archs if name != "boot"
-                    for step in (0, len(commits) - 1))
+        yield from (kind(base, commits, step, TARGETS[name]) for kind in (Link, Strict) for name in archs
+                    if name != "boot" and (kind is Link or TARGETS[name].defconfig) for step in (0, len(commits) - 1))
 
 
 def forgotten(base, commits, results):
@@ -251,10 +323,10 @@ def table(results, titles):
     """Step x architecture."""
     columns = list(dict.fromkeys(result["arch"] for result in results))
     rows = {}
-    for result in sorted(results, key=lambda result: (result["kind"] == "linked", result["step"])):
+    for result in sorted(results, key=lambda result: (result["kind"] in EXTRA, result["kind"], result["step"])):
         title = f"{result['step']:2} {titles[result['step']]}"
-        if result["kind"] == "linked":
-            title = f"{title[:38]}, linked"
+        if result["kind"] in EXTRA:
+            title = f"{title[:38]}, {result['kind']}"
         rows.setdefault(title[:46], {})[result["arch"]] = result["verdict"]
     lines = [["step", *columns], *([title, *(row.get(column, "-") for column in columns)]
                                    for title, row in rows.items())]
@@ -274,19 +346,20 @@ def command():
         x86 = ARCHS["x86_64"]
         tests = tests_of(*selftests(base, commits, x86), [TEST]) if "boot" in archs else []
         cells = list(plan(base, commits, archs, steps, tests))
-        kept = {cell: done(cell) for cell in cells}
-        todo = sum(not result for result in kept.values())
-        note(f"{len(cells)} cells, {len(cells) - todo} of them done before")
-        stage.plan(todo)
+        todo = {cell.record for cell in cells if not done(cell)}
+        note(f"{len(cells)} cells, {len(todo)} of them to do, the others done before or the same")
+        stage.plan(len(todo))
         titles = ["the base", *(step.subject for step in read_series(base))]
-        results, before = [], {}
+        results, before, bad = [], {}, {}
         for cell in cells:
-            result = kept[cell]
+            result = done(cell) or bad.get(cell.record)
             if not result:
                 with stage(cell.head()) as st:
-                    result = do(cell, before.get(cell.dir, []))
-                    left = todo - stage.count
-                    st.note = f" {result['verdict']}, {took(time.monotonic() - start)} in all, {left} to go"
+                    result = do(cell, lambda: before.get(cell.dir, []))
+                    st.note = f" {result['verdict']}, {took(time.monotonic() - start)} in all, " \
+                              f"{len(todo) - stage.count} to go"
+                if result["verdict"] != "ok":
+                    bad[cell.record] = result
             if not cell.step:
                 before[cell.dir] = result["warnings"]
             arch = "boot" if cell.kind == "booted" else cell.arch.name

@@ -10,6 +10,7 @@ are more kernel parameters. guest: runs a QEMU guest with -accel kvm on that ker
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer line in the kernel's log.
 """
 
+import os
 import re
 import shlex
 import signal
@@ -18,9 +19,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from kernel import arch_of, build, pick, selftests
-from tree import materialise
-from workshop import OUT, TOP, VARS, Base, Failure, choice, main, pretty, read, stage, took, write
+from kernel import ARCHS, arch_of, build, pick, selftests
+from tree import fetch, materialise
+from workshop import OUT, TOP, VARS, Base, Failure, choice, main, pretty, read, run, stage, took, write
 
 MODES = {"npt": "", "npt0": "kvm_amd.npt=0", "tdp_mmu": "kvm.tdp_mmu=1"}
 
@@ -55,12 +56,12 @@ def cpio(entries):
     return bytes(out)
 
 
-def initramfs(path, init, files=(), tests=""):
+def initramfs(path, init, files=(), tests="", arch="x86_64"):
     """Write the initramfs PATH: busybox, INIT, FILES as (name, path), and the list of tests."""
     directory, program = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755
     entries = [(name, directory, b"") for name in ("bin", "dev", "tests.d")]
     entries += [("dev/console", stat.S_IFCHR | 0o600, (5, 1)), ("dev/kmsg", stat.S_IFCHR | 0o600, (1, 11)),
-                ("bin/busybox", program, busybox()),
+                ("bin/busybox", program, busybox(arch)),
                 ("bin/sh", stat.S_IFLNK | 0o777, b"busybox"), ("init", program, init),
                 ("tests", stat.S_IFREG | 0o644, tests.encode())]
     entries += [(name, program, Path(source).read_bytes()) for name, source in files]
@@ -68,7 +69,15 @@ def initramfs(path, init, files=(), tests=""):
     return path
 
 
-def busybox():
+def busybox(arch):
+    """A static busybox for ARCH: this machine's, or that of the distribution for another one."""
+    if ARCHS[arch].tools != os.uname().machine:
+        have = OUT / "download" / f"busybox-{arch}"
+        deb = fetch("busybox-static", Base()["SUITES"].split()[0], have, f"download-busybox-{arch}",
+                    f"do without ARCH={arch}", {"x86_64": "amd64"}.get(arch, arch))
+        run(["dpkg-deb", "-x", deb, have / "root"], f"download-busybox-{arch}",
+            f"{pretty(deb)} is broken: remove it and repeat", append=True)
+        return (have / "root/bin/busybox").read_bytes()
     for path in ("/bin/busybox", "/usr/bin/busybox"):
         if Path(path).exists():
             return Path(path).read_bytes()
@@ -101,7 +110,7 @@ def tests_of(where, names, wanted=None, slower=1):
     options = settings()
     tests = []
     for name in wanted or short:
-        limit, extra = options.get(name, options["default"])
+        limit, extra = options.get(f"{where.name}/{name}") or options.get(name, options["default"])
         tests.append(Test(name, limit * slower, f"/tests.d/{name} {' '.join(extra)}".strip(), where / short[name]))
     return tests
 
@@ -114,6 +123,7 @@ class Boot:
     def __init__(self, name, log):
         self.name, self.log, self.console = name, log / "results", log / "console"
         self.results, self.splats, self.release, self.seconds = [], [], "", 0.0
+        self.history = {}       # see retried()
 
     def verdict(self, name):
         return next((verdict for test, verdict, _ in self.results if test == name), "NOT RUN")
@@ -128,7 +138,7 @@ def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, e
         path.write_text("")
     initrd = initramfs(log / "initramfs", (TOP / "scripts/init").read_bytes(),
                        [(f"tests.d/{test.name}", test.source) for test in [*tests, *extra]],
-                       "".join(f"{test.name} {test.limit} {test.command}\n" for test in tests))
+                       "".join(f"{test.name} {test.limit} {test.command}\n" for test in tests), arch)
     console = CONSOLE[arch]
     command = [*QEMU[arch], "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                "-kernel", image, "-initrd", initrd, "-serial", f"file:{escape(result.console)}",
@@ -201,6 +211,31 @@ def collect(result, tests):
         during = begun.group(1) if begun else during
         if SPLAT.search(line) and not HARMLESS.search(line):
             result.splats.append((during, line.strip()))
+
+
+RANK = ("PASS", "SKIP", "FAIL", "TIMEOUT", "HANG", "NOT RUN")
+
+
+def retried(attempt, log, tests, good, tries=3):
+    """
+    The Boot of attempt(tests, log). Those tests of which good(name, verdict) does not hold are run again in a fresh
+    boot, TRIES boots at most, each with its own log: the emulated machine's clock does not wait when the machine has
+    to. A test's best verdict counts, but any boot's lines of concern; .history tells each test's.
+    """
+    boots, tried, left = [], {test.name: [] for test in tests}, tests
+    while left and len(boots) < tries:
+        boots.append(attempt(left, f"{log}-{len(boots) + 1}" if boots else log))
+        for name, verdict, seconds in boots[-1].results:
+            tried[name].append((verdict, seconds, boots[-1].log))
+        left = [test for test in left if not good(test.name, tried[test.name][-1][0])]
+        # What hangs keeps those behind it from being run.
+        left.sort(key=lambda test: tried[test.name][-1][0] == "HANG")
+    result = next((one for one in boots if one.splats), boots[0])
+    result.splats = [splat for one in boots for splat in one.splats]
+    result.results = [(name, *min(all_, key=lambda one: RANK.index(one[0]))[:2]) for name, all_ in tried.items()]
+    result.history = {name: ", then ".join(f"{verdict} ({pretty(where)})" for verdict, _, where in all_)
+                      for name, all_ in tried.items()}
+    return result
 
 
 def report(result):

@@ -6,23 +6,28 @@ usage: make check [BASE=v5.10]
 
 The test suite. Prints an item a line as it goes, ends with "N passed, N failed, N skipped". Results with times and
 details are in out/check/results.json, logs under out/log. A selftest is judged against the pristine kernel's
-result: what passes there must pass with the series; what needs other hardware is skipped on both.
+result: what passes there must pass with the series; what needs other hardware is skipped on both. What fails is run
+again in a fresh boot, twice at most, and passes if it passes then; that is told.
 """
 
 import json
+import re
 import time
 
 import test_workshop
-from boot import MODES, boot, guest, tests_of
-from kernel import ARCHS, build, new_warnings, pick, selftests
+from bisection import TARGETS, Cell, Strict, done, do
+from boot import MODES, Test, boot, guest, retried, tests_of
+from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
 from series import apply_mails, export, refresh
 from tree import materialise, stage_dir
-from workshop import OUT, TOP, Base, Failure, digest, git, main, note, pretty, read, remove, run, stage, took, write
+from workshop import (OUT, TOP, Base, Failure, digest, git, lock, main, note, pretty, read, remove, run, stage, took,
+                      write)
 
 # These must pass on the patched kernel whatever the pristine one does.
 OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test"]
 MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus", *OWN_TESTS}
+ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test", *OWN_TESTS]
 # The array's traces: none may be left where KVM lives.
 GONE = r"id_to_index|used_slots|lru_slot|memslots\[\]"
 WHERE = ["virt/kvm", "include/linux", "arch/*/kvm"]
@@ -33,7 +38,7 @@ class Context:
 
     def __init__(self, base):
         self.base, self.arch, self.commits = base, ARCHS["x86_64"], materialise(base)
-        self.kept = {}
+        self.kept, self.notes, self.stage = {}, [], None
 
     def once(self, key, make):
         """make(), once; a failure is one for all who ask."""
@@ -54,6 +59,9 @@ class Context:
 
     def tests(self, wanted=None, slower=1):
         return tests_of(*self.once("tests", lambda: selftests(self.base, self.commits, self.arch)), wanted, slower)
+
+    def progress(self, text):
+        self.stage.note = f" {text}"
 
     def git(self, *args, **kwargs):
         return git(self.base.tree, *args, **kwargs)
@@ -99,6 +107,42 @@ def array_gone(ctx):
         raise Failure(f"not even the base has {GONE}: the pattern is wrong")
     if left:
         raise Failure(f"{len(left)} traces of the array are left, the first: {left[0].partition(':')[2]}")
+
+
+def maintained(ctx):
+    """MAINTAINERS here is the entry in the tree, and names what the series adds, and only what is there."""
+    entry = read(TOP / "MAINTAINERS")
+    if f"\n\n{entry}\n" not in ctx.git("show", f"{ctx.commits[-1]}:MAINTAINERS"):
+        raise Failure("MAINTAINERS is not the entry that the series adds to the kernel's")
+    patterns = re.findall(r"^F:\s+(\S+)$", entry, re.M)
+    specs = [f":(glob){pattern}{'**' * pattern.endswith('/')}" for pattern in patterns]
+    idle = [pattern for pattern, spec in zip(patterns, specs)
+            if not ctx.git("ls-files", "--", spec)]
+    added = ctx.git("diff", "--name-only", "--no-renames", "--diff-filter=A", "base", ctx.commits[-1]).splitlines()
+    alone = sorted(set(added) - set(ctx.git("ls-files", "--", *specs).splitlines()))
+    if idle or alone:
+        raise Failure("MAINTAINERS: " + "; ".join([f"F: {pattern} matches no file" for pattern in idle]
+                                                  + [f"no F: for {path}" for path in alone]))
+
+
+def documents(ctx):
+    """The manual of KVM builds, without a warning that the base has not."""
+    def warnings(commit, name):
+        where, log = ctx.base.out / "build/documents", f"check/documents-{name}"
+        remove(where)
+        with lock(ctx.base.out / "build.lock"):
+            src = source(ctx.base, commit)
+            path = run(["make", "-C", src, f"O={where}", "htmldocs", "SPHINXDIRS=virt/kvm"], log,
+                       f"building the documents of the {name} failed")
+        if not (where / "Documentation/output/virt/kvm/index.html").exists():
+            raise Failure(f"no document came of the {name}", path)
+        return [line.replace(f"{src}/", "") for line in read(path).splitlines()
+                if re.match(r"\S+:(\d+:)? *(WARNING|ERROR|SEVERE|warning|error)\b", line)]
+
+    new = warnings(ctx.commits[-1], "series")
+    new = new and new_warnings(new, warnings(ctx.commits[0], "base"))
+    if new:
+        raise Failure(f"{len(new)} new warnings: {'; '.join(new)}", OUT / "log/check/documents-series")
 
 
 def shorter(ctx):
@@ -159,6 +203,27 @@ def no_user_space(ctx):
     raise Failure("a kernel without user space was not noticed")
 
 
+def passes(_, verdict):
+    return verdict == "PASS"
+
+
+def booted(ctx, name, log, image, tests, good=passes, tries=3, **options):
+    """A Boot of IMAGE with TESTS, where what is not good is tried again."""
+    return told(ctx, name, retried(lambda left, where: boot(name, where, image, left, **options),
+                                   f"check/{log}", tests, good, tries))
+
+
+def told(ctx, name, result):
+    tell(ctx, name, result.results, result.history)
+    return result
+
+
+def tell(ctx, name, results, history):
+    """What passed only when it was run again; not those that another test kept from running."""
+    ctx.notes += [f"run again on {name}: {test} {history[test]}" for test, verdict, _ in results
+                  if ", then " in history[test] and verdict in ("PASS", "SKIP") and history[test][:7] != "NOT RUN"]
+
+
 def pristine_results(ctx, mode):
     """The pristine kernel's results in MODE; those of an unchanged kernel and tests are kept."""
     image, tests = ctx.image("0"), ctx.tests()
@@ -166,23 +231,29 @@ def pristine_results(ctx, mode):
         test.command, test.source.read_bytes())), *(read(TOP / "scripts" / name) for name in ("boot.py", "init")))
     kept = ctx.base.out / "pristine" / key
     if not kept.exists():
-        result = boot("the pristine kernel", f"check/pristine-{mode}", image, tests, append=MODES[mode])
-        write(kept, json.dumps([result.results, result.splats]))
-    return json.loads(kept.read_text())
+        # Not all can pass there, but what fails by chance must not become a test that may fail.
+        result = retried(lambda left, log: boot("the pristine kernel", log, image, left, append=MODES[mode]),
+                         f"check/pristine-{mode}", tests, lambda _, verdict: verdict in ("PASS", "SKIP"), tries=2)
+        write(kept, json.dumps([result.results, result.splats, result.history]))
+    results, splats, history = json.loads(kept.read_text())
+    tell(ctx, "the pristine kernel", results, history)
+    return {name: verdict for name, verdict, _ in results}, splats, history
 
 
 def compare(mode):
     """All selftests in MODE, on both kernels."""
     def item(ctx):
-        before, splats_before = pristine_results(ctx, mode)
-        before = {name: verdict for name, verdict, _ in before}
-        patched = boot("the patched kernel", f"check/patched-{mode}", ctx.image(), ctx.tests(), append=MODES[mode])
+        before, splats_before, history_before = pristine_results(ctx, mode)
+
+        def judge(name, after):
+            must = before[name] == "PASS" or name in MUST_PASS
+            return after if after == "PASS" else "FAIL" if must or after not in ("FAIL", "SKIP") else "SKIP"
+
+        patched = booted(ctx, "the patched kernel", f"patched-{mode}", ctx.image(), ctx.tests(),
+                         lambda name, after: judge(name, after) != "FAIL", append=MODES[mode])
         for name, after, seconds in patched.results:
-            verdict, detail = after, f"pristine {before[name]}, patched {after}: {pretty(patched.log)}"
-            if after != "PASS":
-                must = before[name] == "PASS" or name in MUST_PASS
-                verdict = "FAIL" if must or after not in ("FAIL", "SKIP") else "SKIP"
-            yield f"selftest {mode}: {name}", verdict, seconds, detail
+            detail = f"pristine {history_before[name]}; patched {patched.history[name]}"
+            yield f"selftest {mode}: {name}", judge(name, after), seconds, detail
         yield clean_log(mode, patched, len(splats_before))
     return item
 
@@ -194,10 +265,34 @@ def clean_log(name, result, before=0):
 
 
 def guest_runs(ctx):
-    result = guest("the patched kernel", "check/guest", ctx.image())
-    _, verdict, seconds = result.results[0]
-    yield "guest: user space with -accel kvm", verdict, seconds, "" if verdict == "PASS" else pretty(result.log)
+    result = told(ctx, "the patched kernel", retried(lambda _, log: guest("the patched kernel", log, ctx.image()),
+                                                     "check/guest", [Test("guest", 0, "", None)], passes))
+    for _, verdict, seconds in result.results:
+        yield "guest: user space with -accel kvm", verdict, seconds, result.history["guest"]
     yield clean_log("guest", result)
+
+
+def good(ctx, cell):
+    """The result of a cell of make bisect, which must be good; the base is only compiled to compare warnings."""
+    result = done(cell) or do(cell, lambda: good(ctx, type(cell)(ctx.base, ctx.commits, 0, cell.target))["warnings"])
+    if result["verdict"] != "ok":
+        raise Failure(f"{cell.head()}: {result['detail']}")
+    return result
+
+
+def last_step(name, kind=Cell):
+    def item(ctx):
+        good(ctx, kind(ctx.base, ctx.commits, len(ctx.commits) - 1, TARGETS[name]))
+    return item
+
+
+def every_step(name):
+    def item(ctx):
+        last = len(ctx.commits) - 1
+        for step in range(1, last + 1):
+            ctx.progress(f"(step {step} of {last})")
+            good(ctx, Cell(ctx.base, ctx.commits, step, TARGETS[name]))
+    return item
 
 
 def debug_kernel(ctx):
@@ -206,10 +301,24 @@ def debug_kernel(ctx):
 
 def debug_tests(ctx):
     tests = ctx.tests(["set_memory_region_test", *OWN_TESTS], slower=5)
-    result = boot("the debug kernel", "check/debug", ctx.image("", "debug"), tests, slower=5)
+    result = booted(ctx, "the debug kernel", "debug", ctx.image("", "debug"), tests, slower=5)
     for name, verdict, seconds in result.results:
-        yield f"debug: {name}", verdict, seconds, pretty(result.log)
+        yield f"debug: {name}", verdict, seconds, result.history[name]
     yield clean_log("debug", result)
+
+
+def arm64_kernel(ctx):
+    build(pick(ctx.base, ctx.commits, "", ARCHS["arm64"], ""))
+
+
+def arm64_tests(ctx):
+    arch = ARCHS["arm64"]
+    image = build(pick(ctx.base, ctx.commits, "", arch, ""))
+    tests = tests_of(*selftests(ctx.base, ctx.commits, arch), ARM64_TESTS)
+    result = booted(ctx, "the arm64 kernel", "arm64", image, tests, arch="arm64")
+    for name, verdict, seconds in result.results:
+        yield f"arm64: {name}", verdict, seconds, result.history[name]
+    yield clean_log("arm64", result)
 
 
 def command_item(*words, cwd=TOP):
@@ -226,10 +335,16 @@ ITEMS = [
     ("am gives the tree", mails_apply),
     ("nothing of the array left", array_gone),
     ("kvm_main.c shorter", shorter),
+    ("MAINTAINERS", maintained),
     ("lint", linted),
+    ("documents", documents),
     ("workshop", workshop),
     ("memslots in user space", command_item("make", "-C", "tools/testing/memslots", "check", "KDIR={tree}",
                                             f"O={OUT}/memslots")),
+    ("every step compiles for x86_64", every_step("x86_64")),
+    *((f"last step compiles for {name}", last_step(name)) for name, target in TARGETS.items()
+      if target.defconfig and name != "x86_64"),
+    ("sparse and W=1", last_step("x86_64", Strict)),
     ("pristine kernel builds", pristine_kernel),
     ("patched kernel builds", patched_kernel),
     ("selftests build", selftests_built),
@@ -237,6 +352,8 @@ ITEMS = [
     ("broken start is told", no_user_space),
     *((f"selftests {mode}, both kernels", compare(mode)) for mode in MODES),
     ("guest", guest_runs),
+    ("arm64 kernel builds", arm64_kernel),
+    ("arm64 tests", arm64_tests),
     ("debug kernel builds", debug_kernel),
     ("debug kernel's tests", debug_tests),
 ]
@@ -267,11 +384,15 @@ def command(*parts):
     results = []
     for name, function in items:
         with stage(name) as st:
+            ctx.stage = st
             new = run_item(name, function, ctx)
             bad = [result for result in new if result[1] != "PASS" and result[1] != "SKIP"]
             passed = sum(result[1] == "PASS" for result in new)
             st.note = " ok" if not bad and len(new) == 1 else f" {passed} of {len(new)} passed"
             st.note += f", {took(time.monotonic() - start)} in all"
+        for text in ctx.notes:
+            note(f"    {text}")
+        ctx.notes.clear()
         for bad_name, verdict, _, detail in bad:
             note(f"    {verdict} {bad_name}: {detail}")
         results += new

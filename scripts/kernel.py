@@ -8,6 +8,7 @@ SERIES=0 is the pristine base, SERIES=N the kernel after the Nth step, without i
 build directory under out/BASE/build, with the compiler's warnings in the file "warnings".
 """
 
+import functools
 import os
 import re
 import shutil
@@ -105,6 +106,7 @@ def make_args(arch, src):
             *([f"CROSS_COMPILE={arch.cross}"] if arch.cross else [])]
 
 
+@functools.cache
 def compiler(arch):
     return subprocess.run([f"{arch.cross}gcc", "--version"], capture_output=True, text=True,
                           check=True).stdout.splitlines()[0]

@@ -463,6 +463,32 @@ def lint_finds(box):
 
 
 @case
+def runs_again(box):
+    """a failed test: again in fresh boots, told; what always fails and a line of concern stay failures"""
+    from boot import Boot, Test, retried
+    verdicts = {"good": ["PASS"], "late": ["FAIL", "FAIL", "PASS"], "hangs": ["HANG", "PASS"], "bad": ["NOT RUN", "FAIL"],
+                "skips": ["NOT RUN", "SKIP"]}
+    boots = []
+
+    def attempt(left, log):
+        one = Boot("toy", box.top / log)
+        boots.append([test.name for test in left])
+        one.results = [(test.name, verdicts[test.name][min(len(boots), len(verdicts[test.name])) - 1], 1.0)
+                       for test in left]
+        one.splats = [("late", "BUG")] if len(boots) == 2 else []
+        return one
+
+    result = retried(attempt, "log", [Test(name, 1, "", None) for name in verdicts],
+                     lambda _, verdict: verdict in ("PASS", "SKIP"))
+    assert boots == [[*verdicts], ["late", "bad", "skips", "hangs"], ["late", "bad"]], boots
+    assert [verdict for _, verdict, _ in result.results] == ["PASS", "PASS", "PASS", "FAIL", "SKIP"], result.results
+    assert result.splats and result.console.parent.name == "log-2", result.console
+    assert result.history["good"].startswith("PASS (") and ", then" not in result.history["good"]
+    assert re.fullmatch(r"FAIL \(\S+log/results\), then FAIL \(\S+log-2/results\), then PASS \(\S+log-3/results\)",
+                        result.history["late"]), result.history["late"]
+
+
+@case
 def disk_full(box):
     """disk full: one line that says so, and the next try works"""
     (box.top / "out").mkdir()

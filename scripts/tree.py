@@ -46,27 +46,32 @@ def mirrors():
 
 
 def download(base):
-    """Fetch the newest source package with apt, its state kept private; returns the .deb."""
-    have = OUT / "download" / base.name
+    """The newest source package of the kernel, a .deb."""
+    return fetch(base["PACKAGE"], base["SUITES"], OUT / "download" / base.name, f"{base.name}/download",
+                 "give LINUX_SRC=DIR|TARBALL")
+
+
+def fetch(package, suites, have, log, otherwise, arch=""):
+    """Fetch PACKAGE from SUITES into the directory HAVE with apt, its state kept private; returns the .deb."""
     debs = sorted(have.glob("*.deb"), key=lambda p: p.stat().st_mtime)
     if debs:
         return debs[-1]
-    state = OUT / "download" / "apt"
+    state = OUT / "download" / (f"apt-{arch}" if arch else "apt")
     for sub in ("lists/partial", "cache/archives/partial", "deb"):
         (state / sub).mkdir(parents=True, exist_ok=True)
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
     archive, security = mirrors()
     write(state / "sources.list", "".join(
         f"deb [signed-by={keyring}] {security if 'security' in suite else archive} {suite} main\n"
-        for suite in base["SUITES"].split()))
+        for suite in suites.split()))
     apt = ["apt-get", "-q", f"-oDir::Etc::SourceList={state}/sources.list", "-oDir::Etc::SourceParts=-",
            f"-oDir::State::Lists={state}/lists", f"-oDir::Cache={state}/cache", "-oAcquire::Languages=none",
-           "-oAPT::Sandbox::User=root", "-oAcquire::Retries=2", "-oAcquire::http::Timeout=30"]
-    log = f"{base.name}/download"
+           "-oAPT::Sandbox::User=root", "-oAcquire::Retries=2", "-oAcquire::http::Timeout=30",
+           *([f"-oAPT::Architecture={arch}", f"-oAPT::Architectures={arch}"] if arch else [])]
     run([*apt, "-oAPT::Update::Error-Mode=any", "update"], log,
-        "the package lists could not be fetched: check the network, or give LINUX_SRC=DIR|TARBALL")
-    run([*apt, "download", base["PACKAGE"]], log, f"no package {base['PACKAGE']} could be fetched from "
-        f"{base['SUITES']}: give LINUX_SRC=DIR|TARBALL", cwd=state / "deb", append=True)
+        f"the package lists could not be fetched: check the network, or {otherwise}")
+    run([*apt, "download", package], log, f"no package {package} could be fetched from {suites}: {otherwise}",
+        cwd=state / "deb", append=True)
     deb = next((state / "deb").glob("*.deb"))
     have.mkdir(parents=True, exist_ok=True)
     return deb.rename(have / deb.name.replace("%3a", ":"))

@@ -98,7 +98,7 @@ class stage:
         cls.count, cls.total = 0, total
 
     def _line(self, end):
-        print(f"\r{self.head} … {took(time.monotonic() - self.start)}{self.note}", end=end,
+        print(f"\r{self.head} … {took(time.monotonic() - self.start)}{self.note}\033[K", end=end,
               file=sys.stderr, flush=True)
 
     def _tick(self):

@@ -39,6 +39,7 @@ static void *kvm_memslots_seq_find(struct kvm *kvm, loff_t *pos)
 }
 
 static void *kvm_memslots_seq_start(struct seq_file *m, loff_t *pos)
+	__acquires(&kvm->srcu)
 {
 	struct kvm_memslots_seq *seq = m->private;
 
@@ -59,6 +60,7 @@ static void *kvm_memslots_seq_next(struct seq_file *m, void *v, loff_t *pos)
 }
 
 static void kvm_memslots_seq_stop(struct seq_file *m, void *v)
+	__releases(&kvm->srcu)
 {
 	struct kvm_memslots_seq *seq = m->private;
 
