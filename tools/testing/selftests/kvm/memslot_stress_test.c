@@ -22,6 +22,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/compiler.h>
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <sched.h>
@@ -44,6 +45,7 @@
 #define PAGE		4096
 #define SMALL_PAGES	16
 #define BIG_PAGES	512		/* one huge page */
+#define HOT_PAGES	4		/* of a slot, used most of the time */
 #define BITMAP_BYTES	(BIG_PAGES / 8)
 
 /* Memory of the test itself, in a slot that does not change. */
@@ -76,8 +78,9 @@ struct target {
 };
 
 struct shared {
-	uint32_t stop, nr_targets, nr_vcpus, seed, smm;
+	uint32_t stop, nr_targets, nr_vcpus, nr_workers, seed, smm;
 	uint32_t busy[MAX_VCPUS];		/* with target - 1 */
+	uint32_t hot[MAX_VCPUS];		/* targets that are worked on */
 	uint64_t accesses[MAX_VCPUS], smis[MAX_VCPUS];
 	struct target targets[MAX_TARGETS];
 };
@@ -176,7 +179,8 @@ static int stable(struct target *t, uint32_t seq)
 static void guest_access(struct shared *s, uint32_t vcpu, struct target *t,
 			 uint32_t rnd)
 {
-	uint32_t page = (rnd >> 8) % t->npages, action = rnd % 16;
+	uint32_t page = (rnd >> 8) % (rnd >> 30 ? HOT_PAGES : t->npages);
+	uint32_t action = rnd % 16;
 	uint32_t other = (rnd >> 4) % s->nr_vcpus;
 	uint32_t seq = load(t->seq), pos = load(t->pos);
 	uint64_t offset = page * PAGE + vcpu * sizeof(uint32_t);
@@ -225,9 +229,11 @@ static void guest_code(uint32_t vcpu)
 		struct target *t;
 
 		i = next_random(&rnd) % s->nr_targets;
+		if (next_random(&rnd) & 1)
+			i = load(s->hot[next_random(&rnd) % s->nr_workers]);
 		t = &s->targets[i];
-		/* an access in SMM takes longer than many others */
-		if (t->as_id && (!s->smm || next_random(&rnd) % 16))
+		/* an access in SMM takes as long as many others */
+		if (t->as_id && (!s->smm || next_random(&rnd) % 4))
 			continue;
 
 		store(s->busy[vcpu], i + 1);
@@ -274,7 +280,7 @@ static struct shared *shared;
 static struct slot slots[MAX_TARGETS];
 static int nr_slots;
 static enum log_mode log_mode;
-static bool stop, failed;
+static bool stop, failed, calm;
 static pthread_mutex_t report_lock = PTHREAD_MUTEX_INITIALIZER;
 /* The address space of the process has no hole that others may fall into. */
 static pthread_mutex_t mmap_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -286,13 +292,14 @@ static const char * const op_names[] = {
 	"replace memory", "unmap", "drop pages",
 };
 
+/* A deletion or move may unmap all slots, and so hide what is still mapped. */
+static const enum op calm_ops[] = { LOG, HARVEST, CHECK, MIGRATE };
+
 static unsigned long op_count[NR_OPS], nr_mmio, nr_fault, nr_dirty;
 
 #define count(x)	__atomic_fetch_add(&(x), 1, __ATOMIC_RELAXED)
 
-static void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-static void fail(const char *fmt, ...)
+static void __printf(1, 2) fail(const char *fmt, ...)
 {
 	char text[512];
 	va_list args;
@@ -309,11 +316,18 @@ static void fail(const char *fmt, ...)
 	store(stop, true);
 }
 
-#define fail_slot(s, fmt, ...)						\
-	fail("as_id %u slot %u (%u pages, %s, window %u): " fmt,	\
-	     (s)->as_id, (s)->id, (s)->npages,				\
-	     (s)->flags ? "logged" : "not logged",			\
-	     load((s)->target->pos), ##__VA_ARGS__)
+static void __printf(2, 3) fail_slot(struct slot *s, const char *fmt, ...)
+{
+	char text[256];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	fail("as_id %u slot %u (%u pages, %s, window %u): %s", s->as_id, s->id,
+	     s->npages, s->flags ? "logged" : "not logged",
+	     load(s->target->pos), text);
+}
 
 static uint32_t *word(void *mem, uint32_t page, uint32_t vcpu)
 {
@@ -441,7 +455,7 @@ static void op_recreate(struct slot *s, uint32_t rnd, bool absence)
 	if (absence) {
 		store(s->target->pos, NOWHERE);
 		end_change(s);
-		usleep(rnd % 4096);
+		usleep(rnd % 8192);
 		begin_change(s);
 	}
 	set_region(s, flags, rnd & 1);
@@ -606,18 +620,26 @@ static void op_drop(struct slot *s, uint32_t rnd)
 static void *worker(void *arg)
 {
 	uint32_t rnd = (seed + log_mode) * 31 + (uintptr_t)arg * 7919 + 1;
-	int op, i;
+	int op, left;
 
 	while (!load(stop)) {
 		struct slot *s = &slots[next_random(&rnd) % nr_slots];
 
 		if (pthread_mutex_trylock(&s->owner)) {
-			sched_yield();
+			usleep(100);
 			continue;
 		}
-		/* a few changes close together, now and then */
-		for (i = next_random(&rnd) % 4; i >= 0 && !load(stop); i--) {
+		store(shared->hot[(uintptr_t)arg], s->target->number);
+
+		/* some changes close together, and a look at what they did */
+		for (left = next_random(&rnd) % 8; left >= 0 && !load(stop);
+		     left--) {
 			op = next_random(&rnd) % NR_OPS;
+			if (left == 0)
+				op = CHECK;
+			else if (load(calm))
+				op = calm_ops[op % ARRAY_SIZE(calm_ops)];
+
 			if (op == RECREATE || op == ABSENCE)
 				op_recreate(s, next_random(&rnd), op == ABSENCE);
 			else if (op == MOVE)
@@ -635,10 +657,9 @@ static void *worker(void *arg)
 			else
 				op_drop(s, next_random(&rnd));
 			count(op_count[op]);
+			usleep(next_random(&rnd) % 2048);
 		}
 		pthread_mutex_unlock(&s->owner);
-		if (next_random(&rnd) % 4 == 0)
-			usleep(next_random(&rnd) % 2048);
 	}
 	return NULL;
 }
@@ -676,6 +697,13 @@ static void handle_mmio(uint32_t vcpu, struct kvm_run *run)
 	pthread_mutex_unlock(&s->state);
 }
 
+static void guest_failed(uint32_t vcpu, struct ucall *uc)
+{
+	fail("vCPU %u, line %lu: target %lu, page %lu of vCPU %lu: read %#lx, expected %#lx",
+	     vcpu, uc->args[1], uc->args[2] & 0xffff, uc->args[3],
+	     uc->args[2] >> 16 ?: vcpu, uc->args[4], uc->args[5]);
+}
+
 static void *vcpu_worker(void *arg)
 {
 	uint32_t vcpu = (uintptr_t)arg;
@@ -708,11 +736,7 @@ static void *vcpu_worker(void *arg)
 		case UCALL_DONE:
 			return NULL;
 		case UCALL_ABORT:
-			fail(
-			     "vCPU %u, line %lu: target %lu of vCPU %lu, page %lu: read %#lx, expected %#lx",
-			     vcpu, uc.args[1], uc.args[2] & 0xffff,
-			     uc.args[2] >> 16 ?: vcpu, uc.args[3], uc.args[4],
-			     uc.args[5]);
+			guest_failed(vcpu, &uc);
 			return NULL;
 		default:
 			if (run->exit_reason == KVM_EXIT_MMIO) {
@@ -845,6 +869,7 @@ static void create_slots(void)
 	}
 	shared->nr_targets = nr_slots;
 	shared->nr_vcpus = nr_vcpus;
+	shared->nr_workers = nr_workers;
 	shared->seed = seed;
 }
 
@@ -874,10 +899,10 @@ static void run(bool smm, int duration)
 {
 	pthread_t vcpus[MAX_VCPUS], workers[MAX_VCPUS];
 	uint64_t accesses = 0, smis = 0;
-	time_t end;
 	int i;
 
 	stop = false;
+	calm = false;
 	failed = false;
 	memset(op_count, 0, sizeof(op_count));
 	nr_mmio = 0;
@@ -901,9 +926,10 @@ static void run(bool smm, int duration)
 		pthread_create(&workers[i], NULL, worker, (void *)(long)i);
 	pthread_mutex_unlock(&mmap_lock);
 
-	end = time(NULL) + duration;
-	while (time(NULL) < end && !load(stop))
-		usleep(20000);
+	for (i = 0; i < duration * 4 && !load(stop); i++) {
+		usleep(250000);
+		store(calm, i & 1);
+	}
 
 	store(stop, true);
 	for (i = 0; i < nr_workers; i++)
@@ -1002,11 +1028,10 @@ int main(int argc, char *argv[])
 #endif
 	clear = kvm_check_cap(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
 	modes = clear & KVM_DIRTY_LOG_INITIALLY_SET ? 3 : clear ? 2 : 1;
-	ksft_print_msg(
-		       "%d vCPUs, %d slots in each of %d address spaces (%s), %d threads, seed %u\n",
-		       nr_vcpus, slots_per_as, nr_as,
-		       smm ? "SMM entered" : "SMM not entered", nr_workers,
-		       seed);
+	ksft_print_msg("%d vCPUs, %d threads, %d address spaces of %d slots, seed %u\n",
+		       nr_vcpus, nr_workers, nr_as, slots_per_as, seed);
+	if (nr_as > 1)
+		ksft_print_msg("vCPUs %s SMM\n", smm ? "enter" : "do not enter");
 	ksft_set_plan(modes);
 	for (log_mode = 0; log_mode < modes; log_mode++) {
 		run(smm, (seconds + modes - 1) / modes);
