@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 from tree import materialise
@@ -128,8 +129,13 @@ def build(variant):
     fragments = variant.fragments()
     stamp = variant.stamp()
     image, done = variant.dir / arch.image, variant.dir / "workshop-stamp"
-    with stage(f"building {variant.title}") as st, lock(base.out / "build.lock"):
-        if done.exists() and done.read_text() == stamp and image.exists():
+
+    def ready():
+        return done.exists() and done.read_text() == stamp and image.exists()
+
+    # What is there waits for nobody's build.
+    with stage(f"building {variant.title}") as st, nullcontext() if ready() else lock(base.out / "build.lock"):
+        if ready():
             st.note = " (up to date)"
             return image
         done.unlink(missing_ok=True)
@@ -208,9 +214,13 @@ def selftests(base, commits, arch):
     stamp = digest(compiler(arch), *(git(base.tree, "rev-parse", f"{commits[-1]}:{path}") for path in (
         "tools/testing/selftests", "tools/include", "tools/arch", "include/uapi",
         f"arch/{'x86' if arch.name == 'x86_64' else arch.name}/include/uapi")))
-    with stage("building the selftests") as st, lock(base.out / "build.lock"):
-        done = where / "stamp"
-        if done.exists() and done.read_text() == stamp:
+    done = where / "stamp"
+
+    def ready():
+        return done.exists() and done.read_text() == stamp
+
+    with stage("building the selftests") as st, nullcontext() if ready() else lock(base.out / "build.lock"):
+        if ready():
             st.note = " (up to date)"
             return where, names
         remove(where)
