@@ -4,8 +4,9 @@
  * known, is checked and then rewritten, at random, by a thread a processor.
  *
  * usage: load PORT
- * From PORT: "size MEGABYTES", "state", "stop". To it, in reply: "load: N MiB of N, N pages checked", and after a
- * stop, when all was checked, "load: intact". A page that is not as it was is told at once: "load: WRONG ...".
+ * From PORT, behind a number: "size MEGABYTES", "state", "stop". To it, in reply and behind that number: "N MiB of N,
+ * N pages checked", and after a stop, when all was checked, "load: intact". A page that is not as it was is told at
+ * once: "load: WRONG ...".
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -151,7 +152,9 @@ int main(int argc, char **argv)
 		pthread_create(&threads[t].thread, NULL, work, (void *)(intptr_t)t);
 
 	while (!stop) {
-		int mib;
+		unsigned int number;
+		char request[20];
+		int mib = -1;
 
 		/* 0: nobody at the other end, for now */
 		if (read(port, line + len, 1) != 1) {
@@ -164,11 +167,13 @@ int main(int argc, char **argv)
 		}
 		line[len] = '\0';
 		len = 0;
-		if (sscanf(line, "size %d", &mib) == 1 && mib >= 0 && mib <= MAX_CHUNKS)
+		if (sscanf(line, "%u %19s %d", &number, request, &mib) < 2)
+			continue;
+		if (!strcmp(request, "size") && mib >= 0 && mib <= MAX_CHUNKS)
 			wanted = mib;
-		if (!strcmp(line, "stop"))
+		if (!strcmp(request, "stop"))
 			stop = 1;
-		snprintf(line, sizeof(line), "load: %lu MiB of %ld, %lu pages checked\n", have, total(), checked);
+		snprintf(line, sizeof(line), "%u %lu MiB of %ld, %lu pages checked\n", number, have, total(), checked);
 		say(line);
 	}
 	for (int t = 0; t < THREADS; t++)

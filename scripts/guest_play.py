@@ -57,7 +57,7 @@ class Guest:
         Guest.number += 1
         self.name = f"QEMU {Guest.number}"
         self.base = f"{DIR}/{Guest.number}"
-        self.events, self.said, self.pending = [], "", b""
+        self.events, self.said, self.pending, self.asked = [], "", b"", 1000 * Guest.number
         command = ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "EPYC,-xsave", "-smp", "2", "-nodefaults",
                    "-m", "256M,slots=4,maxmem=2G", "-no-user-config", "-no-reboot", "-display", "none",
                    "-kernel", f"{DIR}/image", "-initrd", f"{DIR}/inner",
@@ -115,8 +115,9 @@ class Guest:
 
     def load(self, request="state"):
         """What the load says of itself: (MiB it has, MiB there are), or None."""
+        self.asked += 1
         if request:
-            self.port.sendall(f"{request}\n".encode())
+            self.port.sendall(f"{self.asked} {request}\n".encode())
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             try:
@@ -128,11 +129,12 @@ class Guest:
                 continue
             *lines, self.pending = self.pending.split(b"\n")
             for line in lines:
-                self.said = line.decode("utf-8", "replace")
+                number, _, self.said = line.decode("utf-8", "replace").partition(" ")
                 if "WRONG" in self.said:
                     raise Broken(self.said)
-                found = re.match(r"load: (\d+) MiB of (\d+)", self.said)
-                if found:
+                found = re.match(r"(\d+) MiB of (\d+)", self.said)
+                # an answer may come too late for its question
+                if found and number == str(self.asked):
                     return int(found[1]), int(found[2])
         return None
 
