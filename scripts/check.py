@@ -285,7 +285,7 @@ def suite(items, parts, where):
         note(f"skipped (not for this machine's emulation, on the pristine kernel neither): {', '.join(skipped)}")
     for name, verdict, _, detail in failed:
         note(f"{verdict} {name}: {detail}")
-    note(f"details: {pretty(OUT / 'check/results.json')}, {took(time.monotonic() - start)}")
+    note(f"details: {pretty(OUT / where / 'results.json')}, {took(time.monotonic() - start)}")
     print(f"{len(results) - len(failed) - len(skipped)} passed, {len(failed)} failed, {len(skipped)} skipped")
     return 1 if failed else 0
 

@@ -5,11 +5,10 @@ usage: make torture [MINUTES=30]
        scripts/torture.py PART...    only the items whose name holds one of PART
        make fuzz [MINUTES=5]         only libFuzzer, with all of the time
 
-The tests that are the better the longer they run, for about MINUTES, after two kernels more were built: the stress
-test in the three MMU modes and the failure of each allocation on the debug kernel, KCSAN, libFuzzer and threads in
-user space, and guests that grow, shrink and migrate, on both kernels. Each item can be run alone. Prints an item a
-line as it goes, ends with "N passed, N failed, N skipped". Results are in out/torture/results.json, logs under
-out/log/torture.
+The tests that are the better the longer they run, for about MINUTES, the building of the kernels aside: libFuzzer and
+threads in user space, the stress test in the three MMU modes and the failure of each allocation on the debug kernel,
+KCSAN, and guests that grow, shrink and migrate, on both kernels. Each item can be run alone. Prints an item a line as
+it goes, ends with "N passed, N failed, N skipped". Results are in out/torture/results.json, logs under out/log/torture.
 """
 
 import re
