@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # The workshop's face. Each target is a program under scripts/, which has --help.
 
-.PHONY: help run check bisect tree kernel selftests boot guest series am refresh lint clean distclean
+.PHONY: help run check torture fuzz bisect tree kernel selftests boot guest series am refresh lint clean distclean
 need = @scripts/need
 
 help:
@@ -9,6 +9,8 @@ help:
 
 #: make run                          the main job: pristine and patched kernel, built, booted, tested, side by side
 #: make check                        the test suite (what CI runs)
+#: make torture [MINUTES=30]         stress, failing allocations, data races, fuzzing and guests, for that long
+#: make fuzz [MINUTES=5]             libFuzzer on the memslots in user space
 #: make bisect [STEPS=8-10] [LINK=1] every step compiled for every architecture [ARCHS="s390 ppc64"], and booted
 #:
 #: make tree                         base and series as a git tree, one commit a step
@@ -16,14 +18,15 @@ help:
 #: make kernel [SERIES=0|N]          build a kernel: pristine (0), after step N, or the whole series
 #: make selftests                    build KVM's selftests, static
 #: make boot [TESTS="a b"] [APPEND=] boot that kernel in QEMU, run selftests [MODE=npt|npt0|tdp_mmu]
-#: make guest                        boot a QEMU guest with -accel kvm on that kernel
+#: make guest [ROUNDS=10]            run a QEMU guest with -accel kvm on it: DIMMs, virtio-mem, migration
 #: make series                       the series as mails for git am
 #: make am LINUX=DIR                 apply them to your kernel tree
 #: make lint                         checkpatch, shellcheck, codespell
 #: make clean, make distclean        remove what was built; remove downloads and the tree too
 #:
 #: BASE=v5.10 selects the kernel to work on, LINUX_SRC=DIR|TARBALL gives its source instead of a download,
-#: CONFIG=debug builds and boots with KASAN, lockdep and friends. Logs and results are under out/.
+#: CONFIG=debug builds and boots with KASAN, lockdep and friends, CONFIG=kcsan with the data race detector. Logs and
+#: results are under out/.
 
 run:
 	$(need) core build boot
@@ -32,6 +35,14 @@ run:
 check:
 	$(need) core build boot lint harness cross arm64
 	@scripts/check.py
+
+torture:
+	$(need) core build boot harness
+	@scripts/torture.py
+
+fuzz:
+	$(need) core harness
+	@scripts/torture.py fuzz
 
 bisect:
 	$(need) core build boot cross lint

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """
 usage: make boot [TESTS="a b"] [MODE=npt|npt0|tdp_mmu] [APPEND="..."] [SERIES=0|N] [CONFIG=debug]
-       make guest [SERIES=0|N] [CONFIG=debug]
+       make guest [ROUNDS=10] [SERIES=0|N] [CONFIG=debug]
 
 boot: boots the kernel in QEMU (KVM works there: QEMU emulates AMD's SVM) and runs the selftests TESTS in it, all
 without it, with the options and timeouts of configs/selftests. MODE is the MMU mode of the KVM under test, APPEND
-are more kernel parameters. guest: runs a QEMU guest with -accel kvm on that kernel, to its user space.
+are more kernel parameters. guest: runs a QEMU guest with -accel kvm on that kernel. In each of ROUNDS it gets
+DIMMs plugged and unplugged, a virtio-mem device resized, and is migrated live to another QEMU, while a load in it
+checks its memory; ROUNDS=0: only to its user space.
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer line in the kernel's log.
 """
 
@@ -38,6 +40,8 @@ SPLAT = re.compile(
     r"|suspicious RCU|possible recursive|possible circular|inconsistent lock|self-detected stall|blocked for more than"
     r"|unreferenced object|refcount_t: |corruption|sleeping function|Call Trace:|nobody cared|page allocation failure")
 HARMLESS = re.compile(r"kmemleak: Kernel memory leak detector|Spectre|RETBleed|Speculative")
+# What a test is there to provoke: vmalloc() tells where it failed.
+PROVOKED = {"memslot_failslab_test": re.compile(r"allocation failure|Call Trace:")}
 
 
 # ---------------------------------------------------------------- the initramfs
@@ -209,7 +213,8 @@ def collect(result, tests):
     for line in read(result.console).splitlines():
         begun = re.search(r"workshop: start (\S+)", line)
         during = begun.group(1) if begun else during
-        if SPLAT.search(line) and not HARMLESS.search(line):
+        provoked = PROVOKED.get(during)
+        if SPLAT.search(line) and not HARMLESS.search(line) and not (provoked and provoked.search(line)):
             result.splats.append((during, line.strip()))
 
 
@@ -254,39 +259,60 @@ def report(result):
 # ---------------------------------------------------------------- a guest on it
 
 INNER_INIT = """#!/bin/sh
-/bin/busybox mkdir -p /proc
-/bin/busybox mount -t proc proc /proc
-echo "INNER-USER-SPACE $(/bin/busybox uname -r), $(/bin/busybox nproc) processors"
+/bin/busybox --install -s /bin
+mkdir -p /proc /sys
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+echo "INNER-USER-SPACE $(uname -r), $(nproc) processors"
+if [ -x /load ]; then
+	until port=$(grep -lx load /sys/class/virtio-ports/*/name 2>/dev/null); do sleep 1; done
+	port=${port%/name}
+	/load /dev/${port##*/}
+fi
 /bin/busybox poweroff -f
 """
 
 GUEST = """#!/bin/sh
 # In the outer kernel: the machine's own QEMU runs the same kernel as a guest of its KVM.
-cp /tests.d/inner /tests.d/image /host/tmp
-log=/host/tmp/console
-chroot /host env PATH=/usr/sbin:/usr/bin:/sbin:/bin timeout -s KILL {limit} qemu-system-x86_64 -accel kvm \\
-	-cpu EPYC,-xsave -smp 2 -m 512 -nodefaults -no-user-config -no-reboot -display none \\
-	-kernel /tmp/image -initrd /tmp/inner -append "console=ttyS0 ignore_loglevel panic=-1" -serial file:/tmp/console
+cp /tests.d/* /host/tmp
+chroot /host env PATH=/usr/sbin:/usr/bin:/sbin:/bin timeout -s KILL LIMIT COMMAND
 code=$?
-tr -d '\\r' <$log | sed 's/^/inner: /'
-[ $code = 0 ] && grep -q INNER-USER-SPACE $log
+tr -d '\\r' </host/tmp/console | sed 's/^/inner: /'
+[ $code = 0 ] && grep -q INNER-USER-SPACE /host/tmp/console
 """
 
+QUICK = ("qemu-system-x86_64 -accel kvm -cpu EPYC,-xsave -smp 2 -m 512 -nodefaults -no-user-config -no-reboot "
+         "-display none -kernel /tmp/image -initrd /tmp/inner -append 'console=ttyS0 ignore_loglevel panic=-1' "
+         "-serial file:/tmp/console")
 
-def guest(name, log, image, slower=1):
-    """Run a guest with -accel kvm on IMAGE; a Boot whose one test is "guest"."""
-    limit = 120 * slower
+
+def guest(name, log, image, slower=1, rounds=0):
+    """
+    Run a guest with -accel kvm on IMAGE; a Boot whose one test is "guest". Without ROUNDS only to its user space,
+    else scripts/guest_play.py's: what it says is in the file "play" of the log.
+    """
+    limit = (120 + 300 * rounds) * slower
     work = OUT / "log" / log
     work.mkdir(parents=True, exist_ok=True)
-    inner = initramfs(work / "inner-initramfs", INNER_INIT.encode())
-    write(work / "guest", GUEST.format(limit=limit))
+    files = []
+    if rounds:
+        run(["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", work / "load", TOP / "scripts/guest_load.c"],
+            f"{log}/load.log", "building the load of the guest failed")
+        files = [("load", work / "load")]
+    inner = initramfs(work / "inner-initramfs", INNER_INIT.encode(), files)
+    command = f"python3 /tmp/play /tmp {rounds}" if rounds else QUICK
+    write(work / "guest", GUEST.replace("LIMIT", str(limit)).replace("COMMAND", command))
     test = Test("guest", limit + 30, "/tests.d/guest", work / "guest")
     root = ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
-            "-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]
+            "-device", "virtio-9p-pci,fsdev=root,mount_tag=root", *(["-m", "3G"] if rounds else [])]
     result = boot(name, log, image, [test], append="workshop.root", qemu=root, slower=slower,
-                  extra=[Test("inner", 0, "", inner), Test("image", 0, "", image)])
-    console = [line[7:] for line in read(result.log).splitlines() if line.startswith("inner: ")]
+                  extra=[Test("inner", 0, "", inner), Test("image", 0, "", image),
+                         Test("play", 0, "", TOP / "scripts/guest_play.py")])
+    lines = read(result.log).splitlines()
+    console = [line[7:] for line in lines if line.startswith("inner: ")]
     write(work / "inner-console", "".join(line + "\n" for line in console))
+    write(work / "play", "".join(line + "\n" for line in lines if line.startswith("[")))
     result.splats += [("inner guest", line) for line in console if SPLAT.search(line) and not HARMLESS.search(line)]
     return result
 
@@ -311,8 +337,12 @@ def command(what=""):
     elif what == "guest":
         if arch.name != "x86_64":
             raise Failure(f"ARCH={arch.name} has no guest yet: only x86_64")
+        rounds = VARS["ROUNDS"] or "10"
+        if not rounds.isdigit():
+            raise Failure(f"ROUNDS={rounds} is no number")
         with stage(f"a guest on {variant.title}"):
-            result = guest(variant.title, log, image, slower)
+            result = guest(variant.title, log, image, slower, int(rounds))
+        print(read(OUT / "log" / log / "play"), end="")
     else:
         raise Failure(f"scripts/boot.py: no such command {what!r} (see --help)")
     return 0 if report(result) else 1

@@ -25,7 +25,7 @@ from workshop import (OUT, TOP, Base, Failure, digest, git, lock, main, note, pr
                       write)
 
 # These must pass on the patched kernel whatever the pristine one does.
-OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test"]
+OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test", "memslot_stress_test"]
 MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus", *OWN_TESTS}
 ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test", *OWN_TESTS]
 # The array's traces: none may be left where KVM lives.
@@ -265,10 +265,11 @@ def clean_log(name, result, before=0):
 
 
 def guest_runs(ctx):
-    result = told(ctx, "the patched kernel", retried(lambda _, log: guest("the patched kernel", log, ctx.image()),
-                                                     "check/guest", [Test("guest", 0, "", None)], passes))
+    result = told(ctx, "the patched kernel",
+                  retried(lambda _, log: guest("the patched kernel", log, ctx.image(), rounds=1), "check/guest",
+                          [Test("guest", 0, "", None)], passes))
     for _, verdict, seconds in result.results:
-        yield "guest: user space with -accel kvm", verdict, seconds, result.history["guest"]
+        yield "guest: DIMMs, virtio-mem, migration", verdict, seconds, result.history["guest"]
     yield clean_log("guest", result)
 
 
@@ -300,7 +301,7 @@ def debug_kernel(ctx):
 
 
 def debug_tests(ctx):
-    tests = ctx.tests(["set_memory_region_test", *OWN_TESTS], slower=5)
+    tests = ctx.tests(["set_memory_region_test", *OWN_TESTS, "memslot_failslab_test"], slower=5)
     result = booted(ctx, "the debug kernel", "debug", ctx.image("", "debug"), tests, slower=5)
     for name, verdict, seconds in result.results:
         yield f"debug: {name}", verdict, seconds, result.history[name]
@@ -321,11 +322,11 @@ def arm64_tests(ctx):
     yield clean_log("arm64", result)
 
 
-def command_item(*words, cwd=TOP):
+def command_item(*words, cwd=TOP, log=None):
     """An item that is a command: passed if it exits with 0."""
     def item(ctx):
         words_ = [word.format(tree=ctx.base.tree) for word in words]
-        run(words_, f"check/{words_[0].replace('/', '-')}", f"{' '.join(words_)} failed", cwd=cwd)
+        run(words_, log or f"check/{words_[0].replace('/', '-')}", f"{' '.join(words_)} failed", cwd=cwd)
     return item
 
 
@@ -372,14 +373,16 @@ def run_item(name, function, ctx):
         return [(name, "FAIL", time.monotonic() - start, f"{failure}{log}")]
 
 
-def command(*parts):
-    items = [(name, function) for name, function in ITEMS if not parts or any(part in name for part in parts)]
+def suite(items, parts, where):
+    """Run those of ITEMS whose name holds one of PARTS, all without; results go to out/WHERE. The exit code."""
+    names = ", ".join(name for name, _ in items)
+    items = [(name, function) for name, function in items if not parts or any(part in name for part in parts)]
     if not items:
-        raise Failure(f"no item has {' or '.join(parts)} in its name: {', '.join(name for name, _ in ITEMS)}")
+        raise Failure(f"no item has {' or '.join(parts)} in its name: {names}")
     start = time.monotonic()
     base = Base()
     stage.plan(2 + len(items))
-    remove(OUT / "check")
+    remove(OUT / where)
     ctx = Context(base)
     results = []
     for name, function in items:
@@ -396,7 +399,7 @@ def command(*parts):
         for bad_name, verdict, _, detail in bad:
             note(f"    {verdict} {bad_name}: {detail}")
         results += new
-        write(OUT / "check/results.json", json.dumps(
+        write(OUT / where / "results.json", json.dumps(
             [dict(zip(("name", "verdict", "seconds", "detail"), result)) for result in results], indent=1))
     skipped = [result[0] for result in results if result[1] == "SKIP"]
     failed = [result for result in results if result[1] not in ("PASS", "SKIP")]
@@ -404,9 +407,13 @@ def command(*parts):
         note(f"skipped (not for this machine's emulation, on the pristine kernel neither): {', '.join(skipped)}")
     for name, verdict, _, detail in failed:
         note(f"{verdict} {name}: {detail}")
-    note(f"details: {pretty(OUT / 'check/results.json')}, {took(time.monotonic() - start)}")
+    note(f"details: {pretty(OUT / where / 'results.json')}, {took(time.monotonic() - start)}")
     print(f"{len(results) - len(failed) - len(skipped)} passed, {len(failed)} failed, {len(skipped)} skipped")
     return 1 if failed else 0
+
+
+def command(*parts):
+    return suite(ITEMS, parts, "check")
 
 
 if __name__ == "__main__":

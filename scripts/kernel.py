@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make kernel [SERIES=0|N] [CONFIG=debug] [ARCH=x86_64|arm64]   prints the path of the image
+usage: make kernel [SERIES=0|N] [CONFIG=debug|kcsan] [ARCH=x86_64|arm64]   prints the path of the image
        make selftests [ARCH=...]                                    prints their directory
 
 SERIES=0 is the pristine base, SERIES=N the kernel after the Nth step, without it the whole series. Each has its
@@ -14,13 +14,14 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 from tree import materialise
 from workshop import (NPROC, TOP, VARS, Base, Failure, choice, digest, git, lock, main, note, pretty, read, remove,
                       run, stage, write)
 
-CONFIGS = ("", "debug")
+CONFIGS = ("", "debug", "kcsan")
 
 
 class Arch:
@@ -130,8 +131,13 @@ def build(variant):
     fragments = variant.fragments()
     stamp = variant.stamp()
     image, done = variant.dir / arch.image, variant.dir / "workshop-stamp"
-    with stage(f"building {variant.title}") as st, lock(base.out / "build.lock"):
-        if done.exists() and done.read_text() == stamp and image.exists():
+
+    def ready():
+        return done.exists() and done.read_text() == stamp and image.exists()
+
+    # What is there waits for nobody's build.
+    with stage(f"building {variant.title}") as st, nullcontext() if ready() else lock(base.out / "build.lock"):
+        if ready():
             st.note = " (up to date)"
             return image
         done.unlink(missing_ok=True)
@@ -210,9 +216,13 @@ def selftests(base, commits, arch):
     stamp = digest(compiler(arch), *(git(base.tree, "rev-parse", f"{commits[-1]}:{path}") for path in (
         "tools/testing/selftests", "tools/include", "tools/arch", "include/uapi",
         f"arch/{'x86' if arch.name == 'x86_64' else arch.name}/include/uapi")))
-    with stage("building the selftests") as st, lock(base.out / "build.lock"):
-        done = where / "stamp"
-        if done.exists() and done.read_text() == stamp:
+    done = where / "stamp"
+
+    def ready():
+        return done.exists() and done.read_text() == stamp
+
+    with stage("building the selftests") as st, nullcontext() if ready() else lock(base.out / "build.lock"):
+        if ready():
             st.note = " (up to date)"
             return where, names
         remove(where)

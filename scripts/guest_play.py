@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""
+usage: scripts/guest_play.py DIR ROUNDS
+
+Runs in the kernel under test (make guest): starts a QEMU guest with -accel kvm from DIR/image and DIR/inner, whose
+load (guest_load.c) checks its memory all the time. In each round it plugs two DIMMs and unplugs them, grows and
+shrinks a virtio-mem device, and migrates the guest to another QEMU process, with a DIMM in it. Prints what it does;
+the guest's console goes to DIR/console. Exit 0 only if all worked and the memory was intact at the end.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+PATIENCE = 300
+START = time.monotonic()
+DIR = sys.argv[1]
+MIB = 1 << 20
+
+
+class Broken(Exception):
+    pass
+
+
+def say(text):
+    print(f"[{time.monotonic() - START:6.1f}] {text}", flush=True)
+
+
+def wait_for(what, function, patience=PATIENCE):
+    """The first result of FUNCTION that is true."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        result = function()
+        if result:
+            return result
+        time.sleep(0.1)
+    raise Broken(f"waited {patience} s for {what}")
+
+
+def connect(path):
+    link = socket.socket(socket.AF_UNIX)
+    link.connect(path)
+    return link
+
+
+class Guest:
+    """A QEMU process; DIMMS are those that an incoming guest comes with."""
+
+    number = 0
+
+    def __init__(self, dimms=(), incoming=False):
+        Guest.number += 1
+        self.name = f"QEMU {Guest.number}"
+        self.base = f"{DIR}/{Guest.number}"
+        self.events, self.said, self.pending, self.asked = [], "", b"", 1000 * Guest.number
+        command = ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "EPYC,-xsave", "-smp", "2", "-nodefaults",
+                   "-m", "256M,slots=4,maxmem=2G", "-no-user-config", "-no-reboot", "-display", "none",
+                   "-kernel", f"{DIR}/image", "-initrd", f"{DIR}/inner",
+                   "-append", "console=ttyS0 ignore_loglevel panic=-1 memhp_default_state=online_movable",
+                   "-serial", f"file:{self.base}.console", "-qmp", f"unix:{self.base}.qmp,server=on,wait=off",
+                   "-device", "virtio-serial-pci",
+                   "-chardev", f"socket,id=load,path={self.base}.load,server=on,wait=off",
+                   "-device", "virtserialport,chardev=load,name=load",
+                   "-object", "memory-backend-ram,id=vmem,size=256M",
+                   "-device", "virtio-mem-pci,id=vm0,memdev=vmem,requested-size=0"]
+        for dimm in dimms:
+            command += ["-object", f"memory-backend-ram,id=m{dimm['id']},size={dimm['size']}", "-device",
+                        f"pc-dimm,id={dimm['id']},memdev=m{dimm['id']},addr={dimm['addr']},slot={dimm['slot']}"]
+        if incoming:
+            command += ["-incoming", f"unix:{self.base}.incoming"]
+        with open(f"{self.base}.stderr", "wb") as errors:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors)
+        wait_for(f"{self.name} to start", lambda: self.alive() and os.path.exists(f"{self.base}.load"))
+        self.link = connect(f"{self.base}.qmp").makefile("rw", encoding="utf-8")
+        self.link.readline()
+        self.qmp("qmp_capabilities")
+        self.port = connect(f"{self.base}.load")
+        self.port.settimeout(0.2)
+
+    def alive(self):
+        if self.process.poll() is not None:
+            with open(f"{self.base}.stderr", encoding="utf-8", errors="replace") as errors:
+                last = (errors.read().splitlines() or [""])[-1]
+            raise Broken(f"{self.name} ended with {self.process.returncode}: {last}")
+        return True
+
+    def qmp(self, command, **arguments):
+        self.link.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self.link.flush()
+        while True:
+            line = self.link.readline()
+            if not line:
+                raise Broken(f"{self.name} is gone, after {command}")
+            answer = json.loads(line)
+            if "event" in answer:
+                self.events.append((answer["event"], answer.get("data", {})))
+            elif "error" in answer:
+                raise Broken(f"{command} {arguments}: {answer['error']['desc']}")
+            else:
+                return answer["return"]
+
+    def happened(self, *names, device):
+        """Take the first event of these names about DEVICE."""
+        self.qmp("query-status")
+        for i, (name, data) in enumerate(self.events):
+            if name in names and data.get("device") == device:
+                del self.events[i]
+                return name
+        return None
+
+    def load(self, request="state"):
+        """What the load says of itself: (MiB it has, MiB there are), or None."""
+        self.asked += 1
+        if request:
+            self.port.sendall(f"{self.asked} {request}\n".encode())
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            try:
+                new = self.port.recv(4096)
+                if not new:
+                    return None
+                self.pending += new
+            except TimeoutError:
+                continue
+            *lines, self.pending = self.pending.split(b"\n")
+            for line in lines:
+                number, _, self.said = line.decode("utf-8", "replace").partition(" ")
+                if "WRONG" in self.said:
+                    raise Broken(self.said)
+                found = re.match(r"(\d+) MiB of (\d+)", self.said)
+                # an answer may come too late for its question
+                if found and number == str(self.asked):
+                    return int(found[1]), int(found[2])
+        return None
+
+    def size(self, mib):
+        wait_for(f"the load to have {mib} MiB", lambda: (self.load(f"size {mib}") or (0, 0))[0] == mib)
+
+    def memory(self):
+        return wait_for("the load to answer", self.load)[1]
+
+    def plug(self, name):
+        before = self.memory()
+        self.qmp("object-add", **{"qom-type": "memory-backend-ram"}, id=f"m{name}", size=128 * MIB)
+        self.qmp("device_add", driver="pc-dimm", id=name, memdev=f"m{name}")
+        wait_for(f"the guest to use {name}", lambda: self.memory() > before + 100)
+        say(f"plugged {name}: {self.said}")
+
+    def unplug(self, name):
+        for _ in range(5):
+            self.qmp("device_del", id=name)
+            event = wait_for(f"{name} to go", lambda: self.happened(
+                "DEVICE_DELETED", "MEM_UNPLUG_ERROR", "DEVICE_UNPLUG_GUEST_ERROR", device=name))
+            if event == "DEVICE_DELETED":
+                self.qmp("object-del", id=f"m{name}")
+                say(f"unplugged {name}: {self.load() and self.said}")
+                return
+            say(f"the guest keeps {name}: {event}, once more")
+            time.sleep(1)
+        raise Broken(f"the guest does not give {name} back")
+
+    def resize(self, mib):
+        self.qmp("qom-set", path="/machine/peripheral/vm0", property="requested-size", value=mib * MIB)
+        wait_for(f"virtio-mem of {mib} MiB",
+                 lambda: self.qmp("qom-get", path="/machine/peripheral/vm0", property="size") == mib * MIB)
+        say(f"virtio-mem has {mib} MiB: {self.load() and self.said}")
+
+    def migrate(self):
+        """To another process; returns that Guest."""
+        dimms = [dimm["data"] for dimm in self.qmp("query-memory-devices") if dimm["type"] == "dimm"]
+        other = Guest(dimms, incoming=True)
+        for one in (self, other):
+            one.qmp("migrate-set-capabilities", capabilities=[{"capability": "auto-converge", "state": True}])
+        self.qmp("migrate-set-parameters", **{"max-bandwidth": 0, "downtime-limit": 3000})
+        self.qmp("migrate", uri=f"unix:{other.base}.incoming")
+
+        def done():
+            info = self.qmp("query-migrate")
+            if info["status"] in ("failed", "cancelled"):
+                raise Broken(f"migration {info['status']}: {info.get('error-desc')}")
+            return info if info["status"] == "completed" else None
+
+        info = wait_for("the migration", done, 2 * PATIENCE)
+        ram = info["ram"]
+        self.qmp("quit")
+        self.process.wait()
+        say(f"migrated from {self.name} to {other.name} with {len(dimms)} DIMMs, {ram['transferred'] // MIB} MiB in "
+            f"{ram['dirty-sync-count']} rounds, down {info['downtime']} ms: {other.memory() and other.said}")
+        return other
+
+
+def play(rounds):
+    guest = Guest()
+    say(f"the guest has {guest.memory()} MiB")
+    guest.size(100)
+    for i in range(rounds):
+        say(f"round {i + 1} of {rounds}")
+        for name in ("a", "b"):
+            guest.plug(f"dimm{i}{name}")
+        guest.resize(64)
+        guest.size(240)
+        guest.resize(128)
+        guest.resize(32)
+        guest.size(100)
+        guest.unplug(f"dimm{i}a")
+        guest = guest.migrate()
+        guest.resize(96)
+        guest.unplug(f"dimm{i}b")
+        guest.resize(0)
+    guest.load("stop")
+    wait_for("the load to have checked all", lambda: "intact" in guest.said or guest.load(None) and False)
+    say(guest.said)
+    if guest.process.wait(PATIENCE):
+        raise Broken(f"{guest.name} ended with {guest.process.returncode}")
+
+
+def main():
+    try:
+        play(int(sys.argv[2]))
+        code = 0
+    except (Broken, OSError, subprocess.TimeoutExpired) as error:
+        say(f"FAILED: {error}")
+        code = 1
+    with open(f"{DIR}/console", "w", encoding="utf-8") as console:
+        for i in range(1, Guest.number + 1):
+            with open(f"{DIR}/{i}.console", encoding="utf-8", errors="replace") as part:
+                console.writelines(f"QEMU {i}: {line}" for line in part)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""
+usage: make torture [MINUTES=30]
+       scripts/torture.py PART...    only the items whose name holds one of PART
+       make fuzz [MINUTES=5]         only libFuzzer, with all of the time
+
+The tests that are the better the longer they run, for about MINUTES, the building of the kernels aside: libFuzzer and
+threads in user space, the stress test in the three MMU modes and the failure of each allocation on the debug kernel,
+KCSAN, and guests that grow, shrink and migrate, on both kernels. Each item can be run alone. Prints an item a line as
+it goes, ends with "N passed, N failed, N skipped". Results are in out/torture/results.json, logs under out/log/torture.
+"""
+
+import re
+import subprocess
+
+from boot import MODES, boot, guest
+from check import clean_log, command_item, suite
+from workshop import OUT, VARS, Failure, main, note, pretty, read, write
+
+# Where a data race is ours.
+OURS = re.compile(r"virt/kvm/memslots\w*\.[ch]|include/linux/kvm_memslots\.h")
+# A busy machine halts the emulated processors for long.
+PATIENT = "rcupdate.rcu_cpu_stall_timeout=200"
+
+
+def stress(ctx, seconds, slower):
+    test, = ctx.tests(["memslot_stress_test"], slower)
+    test.command += f" -t {seconds}"
+    test.limit += seconds * 2
+    return test
+
+
+def told(result, pattern):
+    """Show what the tests said about PATTERN."""
+    note("")
+    for line in read(result.log).splitlines():
+        if re.search(pattern, line):
+            note(f"    {line}")
+
+
+def stress_debug(mode, seconds):
+    def item(ctx):
+        result = boot("the debug kernel", f"torture/stress-{mode}", ctx.image("", "debug"),
+                      [stress(ctx, seconds, 5)], append=f"{MODES[mode]} {PATIENT}", slower=5)
+        told(result, r"accesses|seed")
+        yield f"stress {mode}", result.results[0][1], result.results[0][2], pretty(result.log)
+        yield clean_log(f"stress {mode}", result)
+    return item
+
+
+def failslab(ctx):
+    result = boot("the debug kernel", "torture/failslab", ctx.image("", "debug"),
+                  ctx.tests(["memslot_failslab_test"], 5), append=PATIENT, slower=5)
+    told(result, r"allocations|leak")
+    yield "each allocation fails", result.results[0][1], result.results[0][2], pretty(result.log)
+    yield clean_log("each allocation fails", result)
+
+
+def races(result, variant):
+    """KCSAN's reports: title -> the source lines, inline functions included, of what races."""
+    found = {}
+    script = variant.base.tree / "scripts/faddr2line"
+    for report in re.findall(r"BUG: KCSAN: (.*?)Reported by Kernel Concurrency", read(result.console), re.S):
+        title = report.splitlines()[0].strip()
+        first = re.findall(r"^(?:race at unknown origin, with )?(?:read|write|assert no \w+).* by .*:\n +(\S+\+0x\S+)",
+                           report, re.M)
+        if title not in found and first:
+            done = subprocess.run([script, variant.dir / "vmlinux", *first], capture_output=True, text=True, check=False)
+            found[title] = re.findall(r" at (?:.*?/)?((?:virt|include|arch|kernel|mm|fs|drivers|lib|net)/\S+)",
+                                      done.stdout)
+    return found
+
+
+def kcsan(seconds):
+    def item(ctx):
+        found = {}
+        for series, name in (("0", "pristine"), ("", "patched")):
+            tests = [*ctx.tests(["set_memory_region_test"], 5), stress(ctx, seconds if not series else 10, 5)]
+            result = boot(f"the {name} kernel with KCSAN", f"torture/kcsan-{name}", ctx.image(series, "kcsan"), tests,
+                          append=PATIENT, slower=5)
+            found[name] = races(result, ctx.variant(series, "kcsan"))
+        for test, verdict, took in result.results:
+            yield f"KCSAN: {test}", verdict, took, pretty(result.log)
+        result.splats = [splat for splat in result.splats if "KCSAN" not in splat[1]]
+        yield clean_log("KCSAN, data races aside", result)
+        ours = [title for title, lines in found["patched"].items() if any(map(OURS.search, lines))]
+        others = set(found["patched"]) - set(ours)
+        new = sorted(others - set(found["pristine"]))
+        write(OUT / "torture/kcsan", "".join(f"{name}: {title}: {' '.join(lines)}\n" for name in found
+                                             for title, lines in sorted(found[name].items())))
+        note(f"\n    {len(ours)} data races in the memslot code, {len(others)} elsewhere (not seen on the pristine "
+             f"kernel: {', '.join(new) or 'none'}): {pretty(OUT / 'torture/kcsan')}")
+        yield "KCSAN: memslot code", "FAIL" if ours else "PASS", 0.0, ", ".join(ours)
+    return item
+
+
+def guests(series, name, rounds):
+    def item(ctx):
+        result = guest(f"the {name} kernel", f"torture/guest-{name}", ctx.image(series), rounds=rounds)
+        told(result, r"^\[.*(migrated|intact|FAILED)")
+        yield f"guest, {name}", result.results[0][1], result.results[0][2], pretty(result.log)
+        yield clean_log(f"guest, {name}", result)
+    return item
+
+
+def harness(*words):
+    return command_item("make", "-C", "tools/testing/memslots", *words, "KDIR={tree}", f"O={OUT}/memslots",
+                        log=f"torture/{words[0]}")
+
+
+def command(*parts):
+    default = "5" if parts == ("fuzz",) else "30"
+    if not re.fullmatch(r"[1-9]\d*", VARS["MINUTES"] or default):
+        raise Failure(f"MINUTES={VARS['MINUTES']} is no number of minutes")
+    minutes = int(VARS["MINUTES"] or default)
+    second = 2 * minutes    # what is a minute in half an hour
+    fuzz = 60 * minutes if parts == ("fuzz",) else 3 * second
+    items = [
+        ("fuzz: libFuzzer in user space", harness("fuzz", f"FUZZ_SECONDS={fuzz}")),
+        ("threads in user space, TSan", harness("tsan", f"THREAD_SECONDS={2 * second}")),
+        ("debug kernel builds", lambda ctx: ctx.image("", "debug") and None),
+        *((f"stress on the debug kernel, {mode}", stress_debug(mode, 3 * second)) for mode in MODES),
+        ("each allocation fails, debug kernel", failslab),
+        ("KCSAN kernels build", lambda ctx: (ctx.image("0", "kcsan"), ctx.image("", "kcsan")) and None),
+        ("KCSAN", kcsan(3 * second)),
+        ("guest, pristine kernel", guests("0", "pristine", max(1, minutes // 15))),
+        ("guest, patched kernel", guests("", "patched", max(1, minutes // 5))),
+    ]
+    return suite(items, parts, "torture")
+
+
+if __name__ == "__main__":
+    main(__doc__, command)
