@@ -215,25 +215,23 @@ void kvm_memslots_replace(struct kvm_memslots *slots,
  * kvm_memslots_insert - add a slot to the inactive set, if there is room for it
  * @slots: the inactive set
  * @new: the slot
- * @near: a slot of the set that may be next to it, where to look first, or NULL
+ * @place: the two slots between which to look first, neighbours in the set, or
+ *	   NULLs; on success, those between which the next one may belong
  *
  * Context: kvm->slots_lock held, and nobody reads @slots any more.
  * Return: false if @new overlaps with another slot: then it is not inserted.
  */
 bool kvm_memslots_insert(struct kvm_memslots *slots,
 			 struct kvm_memory_slot *new,
-			 struct kvm_memory_slot *near)
+			 struct kvm_memslots_place *place)
 {
 	struct rb_node **link = &slots->gfn_tree.rb_node, *parent = NULL;
+	struct kvm_memory_slot *below = place->below, *above = place->above;
 	gfn_t end = new->base_gfn + new->npages;
-	struct kvm_memory_slot *below = NULL, *above = NULL;
 	unsigned int idx = slots->idx;
 
-	if (near && near->base_gfn < new->base_gfn) {
-		below = near;
-		above = kvm_memslot_next(slots, near);
-	}
-	if (below && (!above || new->base_gfn < above->base_gfn)) {
+	if (below && below->base_gfn < new->base_gfn &&
+	    (!above || new->base_gfn < above->base_gfn)) {
 		/* Of two neighbours, one has no child on the other's side. */
 		parent = &below->gfn_node[idx];
 		link = &parent->rb_right;
@@ -265,6 +263,8 @@ bool kvm_memslots_insert(struct kvm_memslots *slots,
 	rb_link_node(&new->gfn_node[idx], parent, link);
 	rb_insert_color(&new->gfn_node[idx], &slots->gfn_tree);
 	kvm_memslots_replace_hva(slots, NULL, new);
+	place->below = new;
+	place->above = above;
 	return true;
 }
 

@@ -13,9 +13,16 @@ void kvm_memslot_space_init(struct kvm_memslot_space *space, u64 generation);
 void kvm_memslots_replace(struct kvm_memslots *slots,
 			  struct kvm_memory_slot *old,
 			  struct kvm_memory_slot *new);
+
+/* Two neighbours in a set by gfn; NULL for none. */
+struct kvm_memslots_place {
+	struct kvm_memory_slot *below;
+	struct kvm_memory_slot *above;
+};
+
 bool kvm_memslots_insert(struct kvm_memslots *slots,
 			 struct kvm_memory_slot *new,
-			 struct kvm_memory_slot *near);
+			 struct kvm_memslots_place *place);
 void kvm_memslots_copy(struct kvm_memslots *slots, struct kvm_memslots *from);
 bool kvm_memslots_overlap(struct kvm_memslots *slots,
 			  const struct kvm_memory_slot *except,

@@ -234,12 +234,13 @@ static void kvm_memslots_diff_undo_first(const struct kvm_memslots_diff *diff,
 int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 			    struct kvm_memslots *slots)
 {
-	struct kvm_memory_slot *last = NULL;
+	struct kvm_memslots_place place = {};
 	unsigned int i;
 
 	for (i = 0; i < diff->nr_deleted; i++)
 		kvm_memslots_replace(slots, diff->deleted[i], NULL);
 
+	/* Most lists are in order, or parts of them are: that is quicker. */
 	for (i = 0; i < diff->nr_changed; i++) {
 		const struct kvm_memslot_change *change = &diff->changed[i];
 
@@ -247,12 +248,11 @@ int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 		/* What takes the place of a slot overlaps with no other. */
 		if (change->old) {
 			kvm_memslots_replace(slots, change->old, change->new);
-		} else if (!kvm_memslots_insert(slots, change->new, last)) {
+			place = (struct kvm_memslots_place) {};
+		} else if (!kvm_memslots_insert(slots, change->new, &place)) {
 			kvm_memslots_diff_undo_first(diff, i, slots);
 			return -EEXIST;
 		}
-		/* Most lists are in order, or parts of them are. */
-		last = change->new;
 	}
 	return 0;
 }

@@ -280,7 +280,8 @@ static void test_killed(void)
 	pid_t pid;
 
 	TEST_ASSERT(!set_all(true), "the slot cannot be made");
-	usleep(10000);
+	/* the last access without it may be on its way still */
+	TEST_ASSERT(runs(RUNNER) && runs(RUNNER), "the vCPU does not run");
 	before = load(mmio[RUNNER]);
 
 	fault(2);
