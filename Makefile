@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # The workshop's face. Each target is a program under scripts/, which has --help.
 
-.PHONY: help run check bisect tree kernel selftests boot guest series am refresh lint clean distclean
+.PHONY: help run check bench bench-native merits bisect tree kernel selftests boot guest series am refresh lint clean distclean
 need = @scripts/need
 
 help:
@@ -10,6 +10,10 @@ help:
 #: make run                          the main job: pristine and patched kernel, built, booted, tested, side by side
 #: make check                        the test suite (what CI runs)
 #: make bisect [STEPS=8-10] [LINK=1] every step compiled for every architecture [ARCHS="s390 ppc64"], and booted
+#:
+#: make bench [PEERS=6.1]            what operations cost over the number of slots: table, JSON, plots
+#: make bench-native                 the container alone, on this machine's processor
+#: make merits [STEPS=8-14]          what each step changes
 #:
 #: make tree                         base and series as a git tree, one commit a step
 #: make refresh                      the way back: patches/ and new files from the edited tree
@@ -32,6 +36,14 @@ run:
 check:
 	$(need) core build boot lint harness
 	@scripts/check.py
+
+bench merits:
+	$(need) core build boot bench
+	@scripts/bench.py $@
+
+bench-native:
+	$(need) core harness bench
+	@scripts/bench.py native
 
 bisect:
 	$(need) core build boot cross
