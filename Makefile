@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # The workshop's face. Each target is a program under scripts/, which has --help.
 
-.PHONY: help run check torture fuzz bisect tree kernel selftests boot guest series am refresh lint clean distclean
+.PHONY: help run check torture fuzz bench bench-native merits bisect tree kernel selftests boot guest series am refresh \
+	lint clean distclean
 need = @scripts/need
 
 help:
@@ -12,6 +13,10 @@ help:
 #: make torture [MINUTES=30]         stress, failing allocations, data races, fuzzing and guests, for that long
 #: make fuzz [MINUTES=5]             libFuzzer on the memslots in user space
 #: make bisect [STEPS=8-10] [LINK=1] every step compiled for every architecture [ARCHS="s390 ppc64"], and booted
+#:
+#: make bench [PEERS=6.1]            what operations cost over the number of slots: table, JSON, plots
+#: make bench-native                 the container alone, on this machine's processor
+#: make merits [STEPS=8-14]          what each step changes
 #:
 #: make tree                         base and series as a git tree, one commit a step
 #: make refresh                      the way back: patches/ and new files from the edited tree
@@ -43,6 +48,13 @@ torture:
 fuzz:
 	$(need) core harness
 	@scripts/torture.py fuzz
+bench merits:
+	$(need) core build boot bench
+	@scripts/bench.py $@
+
+bench-native:
+	$(need) core harness bench
+	@scripts/bench.py native
 
 bisect:
 	$(need) core build boot cross lint

@@ -31,8 +31,11 @@ QEMU = {
     "x86_64": ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt", "-smp", "2", "-m", "2G"],
     "arm64": ["qemu-system-aarch64", "-accel", "tcg,thread=multi", "-machine",
               "virt,virtualization=on,gic-version=3", "-cpu", "max", "-smp", "2", "-m", "2G"],
+    # Virtual time is a count of instructions, whatever the machine does: for measuring (with bench.ICOUNT).
+    "icount": ["qemu-system-x86_64", "-accel", "tcg", "-icount", "shift=1,sleep=off", "-cpu", "EPYC,+svm,+npt",
+               "-smp", "1", "-m", "4G"],
 }
-CONSOLE = {"x86_64": "ttyS0", "arm64": "ttyAMA0"}
+CONSOLE = {"x86_64": "ttyS0", "arm64": "ttyAMA0", "icount": "ttyS0"}
 
 # What the kernel says when something is wrong.
 SPLAT = re.compile(

@@ -1,0 +1,538 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""
+usage: make bench [PEERS=6.1] [SLOTS="10 509 32764"] [FORCE=1]
+       make merits [STEPS=8-14] [SLOTS="10 509"]
+       make bench-native
+
+bench: memslot_perf_test on the pristine base, on the base with nothing but the limit raised, and on the series; with
+PEERS=6.1 also on Debian's Linux 6.1. Twice, one processor, in QEMU's virtual time, which counts instructions: the
+figures do not depend on the machine, and know nothing of caches. out/bench has results.json and the plots.
+merits: what each step changes, as ratio to the step before. bench-native: the container alone, compiled for this
+machine, against a sorted array; bench/native.c tells how. That one depends on the machine, and on what else it does.
+
+What was measured is kept: only what changed is measured again. FORCE=1 measures all of it. A number of slots that takes
+more than ten minutes on one kernel is cut, and reported as such.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from bisection import wanted_steps
+from boot import Test, boot
+from kernel import ARCHS, Variant, build, pick, selftests
+from tree import import_base, materialise
+from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, run, stage,
+                      took, write)
+
+BENCH = OUT / "bench"
+COUNTS = (10, 30, 50, 100, 509, 8192, 32764)
+LIMIT = 600                     # seconds, for a number of slots
+ICOUNT = "tsc_early_khz=1000000 no_timer_check"
+# Where Debian has the kernels to compare with.
+PEERS = {"6.1": "bookworm bookworm-security"}
+LIMIT_FILE, LIMIT_LINE = "arch/x86/include/asm/kvm_host.h", "#define KVM_USER_MEM_SLOTS {}\n"
+# The guest takes its turns on the one processor while these are timed: the mean would be of those.
+BY_MEDIAN = ("move-active", "move-inactive")
+
+
+# ---------------------------------------------------------------- kernels
+
+class Peer(Base):
+    """Another kernel, to compare with; has no series."""
+
+    def __init__(self, version):
+        self.name, self.out = f"v{version}", OUT / f"v{version}"
+        self.tree = self.out / "linux"
+        self.vars = {"VERSION": version, "PACKAGE": f"linux-source-{version}", "SUITES": PEERS[version]}
+
+    def variant(self):
+        own, VARS["LINUX_SRC"] = VARS["LINUX_SRC"], ""      # that one is for the base
+        with lock(self.out / "tree.lock"):
+            import_base(self)
+        VARS["LINUX_SRC"] = own
+        return Variant(self, [git(self.tree, "rev-parse", "base^{commit}").strip()], 0, "", ARCHS["x86_64"])
+
+
+class Raised(Variant):
+    """The pristine base, but for one line: the limit."""
+
+    def __init__(self, base, commits):
+        source = git(base.tree, "show", f"base:{LIMIT_FILE}")
+        if source.count(LIMIT_LINE.format(509)) != 1:
+            raise Failure(f"{LIMIT_FILE} of {base.name} does not set KVM_USER_MEM_SLOTS to 509")
+        index = {"GIT_INDEX_FILE": str(base.tree / ".git/workshop-raised.index")}
+        git(base.tree, "read-tree", "base", env=index)
+        blob = git(base.tree, "hash-object", "-w", "--stdin",
+                   stdin=source.replace(LIMIT_LINE.format(509), LIMIT_LINE.format(COUNTS[-1]))).strip()
+        git(base.tree, "update-index", "--cacheinfo", f"100644,{blob},{LIMIT_FILE}", env=index)
+        root = git(base.tree, "write-tree", env=index).strip()
+        who = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in
+               (("NAME", "Raised Limit"), ("EMAIL", "raised@example.invalid"), ("DATE", "2020-12-13 22:41:30 +0000"))}
+        commit = git(base.tree, "commit-tree", root, "-p", commits[0], "-m", "The limit raised", env=who).strip()
+        super().__init__(base, [commits[0], commit, None], 1, "", ARCHS["x86_64"])
+        self.name, self.title = "raised", f"{base.name} with the limit raised"
+        self.dir = base.out / "build" / self.name
+
+
+class Step(Variant):
+    """A step for make merits: all of them share a build directory; the images are kept."""
+
+    def __init__(self, base, commits, step):
+        super().__init__(base, commits, step, "", ARCHS["x86_64"])
+        self.dir = base.out / "build" / "merits"
+
+    def kept(self):
+        return BENCH / "images" / self.stamp()
+
+    def image(self):
+        if not self.kept().exists():
+            write(self.kept(), build(self).read_bytes())
+        return self.kept()
+
+
+# ---------------------------------------------------------------- measuring
+
+def measure(image, program, options, log, limit=LIMIT):
+    """Run memslot_perf_test with OPTIONS on IMAGE in virtual time: (its JSON lines, "" or what went wrong, seconds)."""
+    test = Test("memslot_perf_test", limit, f"/tests.d/memslot_perf_test -q -o - {options}", program)
+    result = boot("the benchmark", f"bench/{log}", image, [test], "icount", ICOUNT)
+    said = read(result.log).splitlines()
+    rows = [json.loads(line) for line in said if line.startswith("{")]
+    verdict = result.verdict(test.name)
+    wrong = "" if verdict in ("PASS", "SKIP") else f"cut after {took(limit)}" if verdict in ("HANG", "TIMEOUT") else \
+        next((line for line in said if line.startswith(("not ok", "Bail out"))), verdict)
+    if result.splats:
+        wrong = result.splats[0][1]
+    return rows, wrong, result.seconds
+
+
+class Job:
+    """A kernel, slots, and which time it is; what came of it is kept."""
+
+    def __init__(self, kernel, image, program, slots, repeat, options=""):
+        self.kernel, self.image, self.program, self.slots, self.repeat = kernel, image, program, slots, repeat
+        # So that a long one is cut as late as possible, with a guest and without are apart.
+        self.parts = [f"-s {slots} {options}{part}" for part in (("-e teardown", "-f map") if slots > 1000 else ("",))]
+        self.kept = BENCH / "kept" / digest(image.read_bytes(), program.read_bytes(), read(TOP / "scripts/boot.py"),
+                                            slots, repeat, options, LIMIT)
+
+    def known(self):
+        return self.kept.exists() and not VARS["FORCE"]
+
+    def run(self):
+        if not self.known():
+            rows, wrongs, start = [], [], time.monotonic()
+            for i, part in enumerate(self.parts):
+                limit = LIMIT - int(time.monotonic() - start)
+                new, wrong, _ = measure(self.image, self.program, part, f"{self.kernel}-{self.slots}-{self.repeat}-{i}",
+                                        max(limit, 1))
+                rows += new
+                wrongs += [wrong] if wrong else []
+            write(self.kept, json.dumps([rows, "; ".join(dict.fromkeys(wrongs)), time.monotonic() - start]))
+        rows, self.wrong, self.seconds = json.loads(self.kept.read_text())
+        self.rows = [{"kernel": self.kernel, "repeat": self.repeat, **row} for row in rows]
+        return self
+
+
+def run_jobs(jobs, what):
+    """All JOBS, as many at a time as there are processors; one stage. Failures but cuts are fatal."""
+    left, guard = sum(not job.known() for job in jobs), threading.Lock()
+    with lock(OUT / "bench.lock"), stage(f"{what}: {len(jobs)} boots") as st:
+        st.note = f" ({len(jobs) - left} kept)" if left < len(jobs) else ""
+        done = 0
+
+        def one(job):
+            nonlocal done
+            fresh = not job.known()
+            job.run()
+            with guard:
+                done += fresh
+                if fresh:
+                    note(f"    {done}/{left} {job.kernel}, {job.slots} slots, {took(job.seconds)}"
+                         + (f": {job.wrong}" if job.wrong else ""))
+            return job
+        with ThreadPoolExecutor(int(NPROC)) as pool:
+            jobs = list(pool.map(one, jobs))
+    for job in jobs:
+        if job.wrong and not job.wrong.startswith("cut"):
+            job.kept.unlink()
+            raise Failure(f"memslot_perf_test fails on {job.kernel} with {job.slots} slots: {job.wrong}",
+                          OUT / f"log/bench/{job.kernel}-{job.slots}-{job.repeat}-0/results")
+    return jobs
+
+
+def figure(row):
+    return row["median_us" if row["test"] in BY_MEDIAN else "mean_us"]
+
+
+class Figures:
+    """Times in microseconds by (kernel, slots, test), the better of the repeats; and their spread."""
+
+    def __init__(self, jobs):
+        self.best, self.spread = {}, {}
+        for row in (row for job in jobs for row in job.rows if "test" in row):
+            key = row["kernel"], row["slots"], row["test"]
+            old = self.best.get(key)
+            self.best[key] = min(figure(row), old) if old else figure(row)
+            if old:
+                self.spread[key] = max(figure(row), old) / min(figure(row), old) - 1
+        self.tests = list(dict.fromkeys(test for _, _, test in self.best))
+        self.kernels = list(dict.fromkeys(kernel for kernel, _, _ in self.best))
+
+    def get(self, kernel, slots, test):
+        return self.best.get((kernel, slots, test))
+
+    def array(self, slots, test):
+        """The array: pristine as far as it goes, then with the limit raised."""
+        return self.get("base", slots, test) or self.get("raised", slots, test)
+
+    def ratio(self, slots, test, kernel="series"):
+        before, after = self.array(slots, test), self.get(kernel, slots, test)
+        return after / before if before and after else None
+
+
+def figures_of(image, program, name):
+    """For make run: six figures of IMAGE with 509 slots as {test: microseconds}, or a Failure."""
+    rows, wrong, _ = measure(image, program, "-s 509 -n 20 -e unmap-idle", name)
+    if wrong:
+        raise Failure(f"memslot_perf_test on {name}: {wrong}", OUT / f"log/bench/{name}/results")
+    return {row["test"]: figure(row) for row in rows}
+
+
+def show(value):
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def table(head, rows):
+    rows = [head, *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join("  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
+                               for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows)
+
+
+# ---------------------------------------------------------------- what is to be reached
+
+def targets(figures):
+    """[what, to reach, figure or None]; all are upper bounds."""
+    def worst(slots, tests):
+        found = [(figures.ratio(slots, test), test) for test in tests]
+        found = [(ratio, test) for ratio, test in found if ratio]
+        return max(found) if len(found) == len(tests) else (None, "")
+
+    def growth(test, low, high):
+        before, after = figures.get("series", low, test), figures.get("series", high, test)
+        return after / before if before and after else None
+    moves = ("move", "move-active", "move-inactive")
+    found = []
+
+    def add(what, bound, value, detail=""):
+        found.append({"what": what + (f" ({detail})" if detail else ""), "to reach": bound, "ratio": value})
+    for slots, what, tests, bound in (
+            (32764, "unmap, unmap-chunked", ("unmap", "unmap-chunked"), 0.01),
+            (32764, "move, three kinds", moves, 0.05), (32764, "setup", ("setup",), 0.015),
+            (509, "unmap-chunked", ("unmap-chunked",), 0.45), (509, "move, three kinds", moves, 0.5),
+            (509, "setup", ("setup",), 0.4), (10, "everything but flags", [t for t in figures.tests if t != "flags"], 1.02),
+            (10, "flags", ("flags",), 1.05)):
+        value, test = worst(slots, tests)
+        add(f"{slots} slots: {what} / array", bound, value, f"worst: {test}" if len(tests) > 1 and test else "")
+    for test in ("create", "delete", "move", "flags"):
+        add(f"{test}: 32764 slots / 10 slots", 1.4, growth(test, 10, 32764))
+    add("id: 32764 slots / 509 slots", 2, growth("id", 509, 32764))
+    return found
+
+
+def save(path, **parts):
+    """Write PARTS as JSON, an element of a list a line."""
+    write(path, "{\n" + ",\n".join(f'"{name}": ' + (
+        "[\n" + ",\n".join(map(json.dumps, part)) + "\n]" if isinstance(part, list) else json.dumps(part))
+        for name, part in parts.items()) + "\n}\n")
+    return path
+
+
+def show_targets(found):
+    print("\nWhat was to be reached\n")
+    print(table(["", "to reach", "ratio", ""], [
+        [t["what"], f"<= {t['to reach']:g}", f"{t['ratio']:.4f}" if t["ratio"] else "-",
+         "" if not t["ratio"] else "reached" if t["ratio"] <= t["to reach"] else "MISSED"] for t in found]))
+
+
+# ---------------------------------------------------------------- plots
+
+PANELS = {
+    "ioctl": ("setup", "create", "flags", "move", "delete", "dirty-on"),
+    "memory": ("unmap-idle", "unmap", "unmap-chunked", "gfn", "map-random", "rw"),
+}
+TITLES = {"base": "array, 5.10", "raised": "array, 5.10, limit raised", "series": "trees, this series"}
+# Okabe and Ito's colours, which the colour-blind can tell apart; points and dashes differ, too.
+STYLES = ("#D55E00|7|1", "#E69F00|6|2", "#0072B2|5|1", "#009E73|9|4", "#CC79A7|11|5")
+
+
+def gnuplot(path, title, panels, curves, xlabel, ylabel):
+    """Draw PATH: PANELS of CURVES as {panel: [(title, style, [(x, y)])]}, log-log."""
+    rows = (len(panels) + 2) // 3
+    text = [f"set terminal svg size 1080,{60 + 320 * rows} font 'sans-serif,14' background '#ffffff'",
+            f"set output '{path}'", "set logscale xy", "set grid lc '#dddddd'", "set border 3", "set tics nomirror",
+            "set xtics (1, 10, 100, '1k' 1000, '8k' 8192, '32k' 32764)", "set format y '%g'",
+            f"set multiplot layout {rows},3 title \"{title}\\n{{/*0.85 {ylabel} over {xlabel}}}\" font ',17' margins 0.06,0.98,0.12,0.86 spacing 0.06,0.12"]
+    names = [name for name, _, _ in curves[panels[0]]]
+    for number, panel in enumerate(panels):
+        plots, data = [], []
+        for name, style, points in curves[panel]:
+            colour, point, dash = STYLES[style].split("|")
+            plots.append(f"'-' using 1:2 with linespoints lw 2 ps 0.7 lc '{colour}' pt {point} dt {dash} notitle")
+            data += [f"{x} {y}" for x, y in points] + ["e"]
+        high = max(y for _, _, points in curves[panel] for _, y in points)
+        low = min(y for _, _, points in curves[panel] for _, y in points)
+        # At least a decade, so that a flat curve looks flat.
+        text += [f"set title '{panel}' offset 0,-0.5", f"set yrange [{low / 2}:{max(high * 2, low * 10)}]"]
+        if number == 0:
+            for i, name in enumerate(names):
+                colour, point, dash = STYLES[curves[panel][i][1]].split("|")
+                x = 0.08 + i * 0.92 / len(names)
+                text.append(f"set label {i + 1} '{name}' at screen {x},0.03 left offset 2,0 point pt {point} ps 1 lc '{colour}' textcolor '{colour}'")
+        else:
+            text.append("unset label")
+        text += ["plot " + ", \\\n ".join(plots), *data]
+    write(path.with_suffix(".gp"), "\n".join(text) + "\n")
+    run(["gnuplot", path.with_suffix(".gp")], "bench/gnuplot", f"gnuplot could not draw {pretty(path)}")
+    return path
+
+
+def plot(figures, where):
+    paths = []
+    for name, panels in PANELS.items():
+        curves = {}
+        for panel in panels:
+            curves[panel] = []
+            for i, kernel in enumerate(figures.kernels):
+                points = [(slots, value) for slots in COUNTS if (value := figures.get(kernel, slots, panel))]
+                if points:
+                    curves[panel].append((TITLES.get(kernel, f"Linux {kernel}"), i, points))
+        panels = [panel for panel in panels if curves[panel]]
+        if panels:
+            paths.append(gnuplot(where / f"{name}.svg", "KVM memslots: one operation", panels, curves,
+                                 "the number of slots", "microseconds of virtual time"))
+    return paths
+
+
+# ---------------------------------------------------------------- commands
+
+def slots_of(default):
+    words = VARS["SLOTS"].replace(",", " ").split() or default
+    if not all(str(word).isdigit() and 3 <= int(word) <= COUNTS[-1] for word in words):
+        raise Failure(f"SLOTS={VARS['SLOTS']} is wrong: give numbers of slots from 3 to {COUNTS[-1]}, as in SLOTS=\"10 509\"")
+    return [int(word) for word in words]
+
+
+def perf_test(base, commits):
+    where, names = selftests(base, commits, ARCHS["x86_64"])
+    if "memslot_perf_test" not in names:
+        raise Failure("the series has no memslot_perf_test")
+    return where / "memslot_perf_test"
+
+
+def bench():
+    peers = VARS["PEERS"].split()
+    unknown = [peer for peer in peers if peer not in PEERS]
+    if unknown:
+        raise Failure(f"PEERS={' '.join(unknown)} is unknown: use {', '.join(PEERS)}")
+    counts = slots_of(COUNTS)
+    stage.plan(7 + 2 * len(peers))
+    base = Base()
+    commits = materialise(base)
+    kernels = [("base", pick(base, commits, "", ARCHS["x86_64"], "0")), ("raised", Raised(base, commits)),
+               ("series", pick(base, commits, "", ARCHS["x86_64"], str(len(commits) - 1))),
+               *((peer, Peer(peer).variant()) for peer in peers)]
+    images = {name: build(kernel) for name, kernel in kernels}
+    program = perf_test(base, commits)
+    jobs = run_jobs([Job(name, image, program, slots, repeat) for repeat in (1, 2) for slots in counts
+                     for name, image in images.items()], "measuring")
+    figures = Figures(jobs)
+    found = targets(figures)
+
+    for name, _ in kernels:
+        print(f"\n{TITLES.get(name, f'Linux {name}')}: microseconds of virtual time\n")
+        refused = {row["slots"] for job in jobs for row in job.rows if job.kernel == name and row.get("refused")}
+        print(table(["slots", *map(str, counts)], [
+            [test, *("refused" if slots in refused else show(figures.get(name, slots, test)) for slots in counts)]
+            for test in figures.tests]))
+    for name in [name for name in images if name not in ("base", "raised")]:
+        print(f"\n{TITLES.get(name, f'Linux {name}')}: ratio to the array (to the pristine one up to 509 slots)\n")
+        print(table(["slots", *map(str, counts)], [
+            [test, *(show(figures.ratio(slots, test, name)) for slots in counts)] for test in figures.tests]))
+    show_targets(found)
+    cut = sorted({f"{job.kernel}, {job.slots} slots: {job.wrong}" for job in jobs if job.wrong})
+    spread = sorted(figures.spread.items(), key=lambda item: -item[1])
+    print()
+    if spread:
+        print(f"Spread of the two runs: {100 * spread[len(spread) // 2][1]:.2f} % in the middle, most: "
+              + ", ".join(f"{100 * value:.1f} % ({kernel}, {slots} slots, {test})"
+                          for (kernel, slots, test), value in spread[:3]))
+    for line in cut:
+        print(f"Cut: {line}")
+    save(BENCH / "results.json", date=time.strftime("%Y-%m-%d"),
+         base=git(base.tree, "log", "-1", "--format=%s", "base").strip(),
+         qemu=subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True,
+                             check=True).stdout.splitlines()[0],
+         unit="microseconds of virtual time, the mean of an operation in a run; the median for " + ", ".join(BY_MEDIAN),
+         targets=found, cut=cut,
+         refused=[row for job in jobs for row in job.rows if row.get("refused") and job.repeat == 1],
+         results=[{"kernel": kernel, "slots": slots, "test": test, "us": value,
+                   "spread": round(figures.spread[kernel, slots, test], 5)
+                   if (kernel, slots, test) in figures.spread else None}
+                  for (kernel, slots, test), value in figures.best.items()],
+         runs=[row for job in jobs for row in job.rows if "test" in row])
+    paths = plot(figures, BENCH)
+    print(f"Results: {pretty(BENCH / 'results.json')}   plots: {' '.join(map(pretty, paths))}")
+
+
+def merits():
+    """Each step against the one before it."""
+    counts = slots_of((10, 509))
+    stage.plan(4)
+    base = Base()
+    commits = materialise(base)
+    steps = wanted_steps(len(commits) - 1)
+    pairs = [(step - 1, step) for step in steps if step]
+    if not pairs:
+        raise Failure(f"STEPS={VARS['STEPS']} names no step: give one or more of 1 to {len(commits) - 1}")
+    program = perf_test(base, commits)
+    subjects = git(base.tree, "log", "--reverse", "--format=%s", f"base..{commits[-1]}").splitlines()
+    kernels = [Step(base, commits, step) for step in sorted({step for pair in pairs for step in pair})]
+    images = {}
+    with stage(f"building {len(kernels)} kernels") as st:
+        for done, kernel in enumerate(kernels, 1):
+            fresh = not kernel.kept().exists()
+            images[kernel.step] = kernel.image()
+            if fresh:
+                note(f"    {done}/{len(kernels)} step {kernel.step}")
+        st.note = " (all of them kept)" if not fresh else ""
+    jobs = run_jobs([Job(f"step-{step}", image, program, slots, 1, "-n 50 ") for step, image in images.items()
+                     for slots in counts], "measuring")
+    figures = Figures(jobs)
+    found = []
+    for slots in counts:
+        rows = []
+        for before, after in pairs:
+            changes = {}
+            for test in figures.tests:
+                old, new = (figures.get(f"step-{step}", slots, test) for step in (before, after))
+                if old and new:
+                    changes[test] = new / old - 1
+            found.append({"step": after, "subject": subjects[after - 1], "slots": slots, "change": changes,
+                          "us": {test: figures.get(f"step-{after}", slots, test) for test in figures.tests}})
+            # What is below 1.5 % is noise.
+            rows.append([str(after), *("" if abs(changes.get(test, 0)) < 0.015 else f"{100 * changes[test]:+.0f}"
+                                       for test in figures.tests)])
+        print(f"\n{slots} slots: change against the step before, in %\n")
+        print(table(["step", *(test.replace("unmap-", "u-").replace("move-", "m-").replace("dirty-", "d-")
+                               for test in figures.tests)], rows))
+    print()
+    for _, after in pairs:
+        print(f"{after:4} {subjects[after - 1]}")
+    print(f"\nResults: {pretty(save(BENCH / 'merits.json', date=time.strftime('%Y-%m-%d'), steps=found))}")
+
+
+def cache_misses(program, counts):
+    """Misses of a look-up in caches and of branches: those perf counts, or cachegrind simulates (32 KiB, and 1 MiB)."""
+    loops, found, how = 50000, [], ""
+
+    def count(structure, slots, loops):
+        words = [program, structure, "miss", str(slots), str(loops)]
+        if how == "perf":
+            said = subprocess.run(["perf", "stat", "-x,", "-e", "L1-dcache-load-misses,cache-misses,branch-misses", *words],
+                                  capture_output=True, text=True, check=False).stderr
+            return [int(line.split(",")[0]) for line in said.splitlines() if line.split(",")[0].isdigit()]
+        said = subprocess.run(["valgrind", "--tool=cachegrind", "--cache-sim=yes", "--branch-sim=yes", "--cachegrind-out-file=/dev/null",
+                               "--D1=32768,8,64", "--LL=1048576,16,64", *words],
+                              capture_output=True, text=True, check=False).stderr
+        return [int(n.replace(",", "")) for n in re.findall(r"(?:D1  misses|LLd misses|Mispredicts): +([\d,]+)", said)]
+    for how in ("perf", "cachegrind"):
+        if shutil.which("valgrind" if how == "cachegrind" else how) and len(count("array", 10, 1)) == 3:
+            break
+    else:
+        return "", []
+    for slots in counts:
+        for structure in ("array", "trees"):
+            # Without what setting it up takes, and the first look-ups.
+            cold, warm = count(structure, slots, loops), count(structure, slots, 3 * loops)
+            found.append({"slots": slots, "structure": structure, "misses": [
+                max(0, (b - a) / (2 * loops)) for a, b in zip(cold, warm)]})
+    return how, found
+
+
+def native():
+    stage.plan(5)
+    base = Base()
+    materialise(base)
+    made, program = OUT / "memslots", BENCH / "native"
+    with stage("building the container for this machine"):
+        objects = [made / "fast" / name for name in ("shim.o", "virt/kvm/memslots.o", "lib/rbtree.o", "lib/interval_tree.o")]
+        run(["make", "-C", TOP / "tools/testing/memslots", f"KDIR={base.tree}", f"O={made}", *objects], "bench/native",
+            "building the memslots for user space failed")
+        BENCH.mkdir(parents=True, exist_ok=True)
+        run(["gcc", "-std=gnu11", "-O2", "-g", "-Wall", "-Wno-unused-function", "-pthread", "-D_GNU_SOURCE",
+             f"-I{TOP}/tools/testing/memslots/include", f"-I{made}/include", TOP / "bench/native.c", *objects,
+             "-o", program], "bench/native", "building bench/native.c failed", append=True)
+    with stage("measuring"):
+        log = run([program], "bench/native-run", "bench/native failed")
+        rows = [json.loads(line) for line in read(log).splitlines() if line.startswith("{")]
+    with stage("cache misses") as st:
+        how, misses = cache_misses(program, (10, 64, 509, 8192, 32764))
+        st.note = f" ({how})" if how else " (neither perf nor valgrind can tell)"
+    ops = list(dict.fromkeys(row["op"] for row in rows))
+    ratio = {(row["slots"], row["op"]): row["trees_ns"] / row["array_ns"] for row in rows}
+    for op in ops:
+        print(f"\n{op}: nanoseconds\n")
+        mine = [row for row in rows if row["op"] == op]
+        print(table(["slots", *(str(row["slots"]) for row in mine)], [
+            ["array", *(show(row["array_ns"]) for row in mine)], ["trees", *(show(row["trees_ns"]) for row in mine)],
+            ["ratio", *(show(ratio[row["slots"], op]) for row in mine)]]))
+    if misses:
+        print(f"\nA look-up that misses the last used slot ({how})\n")
+        print(table(["slots", "", "first level misses", f"{'last level' if how == 'perf' else '1 MiB'} misses",
+                     "branches mispredicted"], [
+            [str(m["slots"]), m["structure"], *(f"{n:.2f}" for n in m["misses"])] for m in misses]))
+    small = max((ratio[slots, op], slots) for slots, op in ratio if op == "miss" and slots <= 64)
+    found = [{"what": "look-up that hits / array (worst)", "to reach": 1.0,
+              "ratio": max(value for (_, op), value in ratio.items() if op == "hit")},
+             {"what": f"miss at 64 slots or fewer / array (worst: {small[1]})", "to reach": 1.1, "ratio": small[0]},
+             {"what": "miss at 509 slots / array", "to reach": 1.3, "ratio": ratio[509, "miss"]}]
+    show_targets(found)
+    save(BENCH / "native.json", date=time.strftime("%Y-%m-%d"), cpu=cpu(), targets=found, results=rows,
+         misses_of_a_look_up=misses, counted_by=how)
+    curves = {op: [(title, style, [(row["slots"], row[f"{structure}_ns"]) for row in rows if row["op"] == op])
+                   for title, style, structure in (("array, as in 5.10", 0, "array"), ("trees, of this series", 2, "trees"))] for op in ops}
+    path = gnuplot(BENCH / "native.svg", f"The container alone, on {cpu()}", ops, curves, "the number of slots",
+                   "nanoseconds")
+    print(f"\nResults: {pretty(BENCH / 'native.json')}   plot: {pretty(path)}")
+
+
+def cpu():
+    found = re.search(r"^model name\s*: (.*)$", read("/proc/cpuinfo"), re.M)
+    return found.group(1) if found else os.uname().machine
+
+
+def command(what=""):
+    if what == "bench":
+        bench()
+    elif what == "merits":
+        merits()
+    elif what == "native":
+        native()
+    else:
+        raise Failure(f"scripts/bench.py: no such command {what!r} (see --help)")
+
+
+if __name__ == "__main__":
+    main(__doc__, command)
