@@ -240,7 +240,8 @@ bool kvm_memslots_insert(struct kvm_memslots *slots,
 			link = &parent->rb_left;
 		}
 	} else {
-		below = above = NULL;
+		below = NULL;
+		above = NULL;
 		while (*link) {
 			struct kvm_memory_slot *slot;
 

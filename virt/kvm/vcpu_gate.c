@@ -26,8 +26,12 @@ static void kvm_vcpu_gate_out(struct kvm_vcpu *vcpu)
 {
 	struct kvm_vcpu_gate *gate = &vcpu->kvm->gate;
 
-	/* What was done inside has been done when the holder sees this. */
+	/*
+	 * What was done inside has been done when the holder sees this: pairs
+	 * with smp_load_acquire() in kvm_vcpus_hold().
+	 */
 	smp_store_release(&vcpu->in_gate, false);
+	/* Pairs with the one in kvm_vcpus_hold(). */
 	smp_mb();
 	if (unlikely(READ_ONCE(gate->held)))
 		rcuwait_wake_up(&gate->holder);
@@ -39,7 +43,10 @@ static void kvm_vcpu_gate_out(struct kvm_vcpu *vcpu)
  */
 static bool kvm_vcpu_gate_is_open(struct kvm_vcpu *vcpu)
 {
-	/* What was done while the vCPUs were held is seen from here on. */
+	/*
+	 * What was done while the vCPUs were held is seen from here on: pairs
+	 * with smp_store_release() in kvm_vcpus_release().
+	 */
 	return !smp_load_acquire(&vcpu->kvm->gate.held) &&
 	       vcpu->vcpu_idx < atomic_read(&vcpu->kvm->online_vcpus);
 }
@@ -63,6 +70,7 @@ int kvm_vcpu_gate_enter(struct kvm_vcpu *vcpu, bool finish)
 
 	for (;;) {
 		WRITE_ONCE(vcpu->in_gate, true);
+		/* Pairs with the one in kvm_vcpus_hold(). */
 		smp_mb();
 		if (likely(kvm_vcpu_gate_is_open(vcpu)))
 			break;
@@ -141,10 +149,12 @@ int kvm_vcpus_hold(struct kvm *kvm)
 
 	rwsem_acquire(&gate->dep_map, 0, 0, _THIS_IP_);
 	WRITE_ONCE(gate->held, true);
+	/* Pairs with those of vCPUs that enter or leave. */
 	smp_mb();
 	kvm_make_all_cpus_request(kvm, KVM_REQ_LEAVE_GATE);
 
 	kvm_for_each_vcpu(i, vcpu, kvm) {
+		/* pairs with smp_store_release() in kvm_vcpu_gate_out() */
 		if (rcuwait_wait_event(&gate->holder,
 				       !smp_load_acquire(&vcpu->in_gate),
 				       TASK_KILLABLE)) {
@@ -163,6 +173,7 @@ int kvm_vcpus_hold(struct kvm *kvm)
  */
 void kvm_vcpus_release(struct kvm *kvm)
 {
+	/* pairs with smp_load_acquire() in kvm_vcpu_gate_is_open() */
 	smp_store_release(&kvm->gate.held, false);
 	rwsem_release(&kvm->gate.dep_map, _THIS_IP_);
 	wake_up_all(&kvm->gate.closed);

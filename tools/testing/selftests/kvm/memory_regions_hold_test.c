@@ -194,7 +194,7 @@ static bool runs(uint32_t v)
 	return eventually(load(control->count[v]) > before);
 }
 
-static void fault(uint64_t page)
+static void take_fault(uint64_t page)
 {
 	struct pollfd pollfd = { .fd = uffd, .events = POLLIN };
 	struct uffd_msg msg;
@@ -241,7 +241,7 @@ static void test_held(void)
 	uint64_t before;
 	pthread_t thread;
 
-	fault(1);
+	take_fault(1);
 	pthread_create(&thread, NULL, remove_thread, NULL);
 	ksft_test_result(eventually(is_held(RUNNER)) &&
 			 load(remove_result) == -1,
@@ -274,18 +274,19 @@ static void test_held(void)
 
 static void test_killed(void)
 {
-	static char stack[65536] __attribute__((aligned(16)));
+	size_t stack_size = 65536;
+	char *stack = malloc(stack_size);
 	uint64_t before;
 	int status;
 	pid_t pid;
 
-	TEST_ASSERT(!set_all(true), "the slot cannot be made");
+	TEST_ASSERT(stack && !set_all(true), "the slot cannot be made");
 	/* the last access without it may be on its way still */
 	TEST_ASSERT(runs(RUNNER) && runs(RUNNER), "the vCPU does not run");
 	before = load(mmio[RUNNER]);
 
-	fault(2);
-	pid = clone(remove_process, stack + sizeof(stack),
+	take_fault(2);
+	pid = clone(remove_process, stack + stack_size,
 		    CLONE_VM | CLONE_FILES | SIGCHLD, NULL);
 	TEST_ASSERT(pid > 0, "clone: %s", strerror(errno));
 	ksft_test_result(eventually(is_held(RUNNER)),
@@ -302,6 +303,7 @@ static void test_killed(void)
 	ksft_test_result(!set_all(false) &&
 			 eventually(load(mmio[RUNNER]) > before),
 			 "and the next call takes the slot away\n");
+	free(stack);
 }
 
 static void set_up(void)

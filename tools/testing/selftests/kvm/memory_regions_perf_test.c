@@ -126,7 +126,7 @@ static void fill(int nr)
 }
 
 /* How often the tracepoint @event was hit since the last time; -1: unknown. */
-static int trace(const char *event, const char *field, double *max)
+static int trace_hits(const char *event, const char *field, double *max)
 {
 	char path[256], line[1024], *at;
 	int hits = 0;
@@ -247,19 +247,20 @@ static double change_one(int nr, const char *what,
 	return at_once;
 }
 
-static void change(int nr, double *few)
+static void one_changes(int nr, double *few)
 {
 	struct kvm_userspace_memory_region to[2];
-	double ns, none;
+	double ns, none = 0;
 	int i;
 
 	new_vm();
 	fill(nr);
 	set_all(nr);
 
-	trace("kvm_memslots_switch", NULL, NULL);
-	to[0] = to[1] = regions[nr / 2];
-	to[0].memory_size = to[1].memory_size = PAGE;
+	trace_hits("kvm_memslots_switch", NULL, NULL);
+	to[0] = regions[nr / 2];
+	to[0].memory_size = PAGE;
+	to[1] = to[0];
 	to[1].slot = max_slots - 1;
 	to[1].guest_phys_addr += PAGE;
 	to[1].userspace_addr += PAGE;
@@ -277,17 +278,17 @@ static void change(int nr, double *few)
 	to[0].flags = KVM_MEM_LOG_DIRTY_PAGES;
 	change_one(nr, "flags", to, 1);
 
-	trace("kvm_memslots_switch", NULL, NULL);
-	for (i = none = 0; i < ROUNDS; i++)
+	trace_hits("kvm_memslots_switch", NULL, NULL);
+	for (i = 0; i < ROUNDS; i++)
 		none += set_all(nr) / ROUNDS;
 	figure("no change", nr, none, "ns");
-	i = trace("kvm_memslots_switch", NULL, NULL);
+	i = trace_hits("kvm_memslots_switch", NULL, NULL);
 	if (i >= 0)
 		result(!i, "grace periods without a change", nr, i, 0);
 
 	regions[nr / 2].userspace_addr += PAGE;
 	set_all(nr);
-	i = trace("kvm_memslots_switch", NULL, NULL);
+	i = trace_hits("kvm_memslots_switch", NULL, NULL);
 	if (i >= 0)
 		result(i <= 2, "grace periods of a change", nr, i, 2);
 
@@ -397,13 +398,13 @@ static void with_guest(void)
 		nr = i ? max_slots - FIRST_ID : 10;
 		fill(nr);
 		set_all(nr);
-		trace("kvm_memslots_set", NULL, NULL);
+		trace_hits("kvm_memslots_set", NULL, NULL);
 		for (j = 0; j < ROUNDS; j++) {
 			regions[nr / 2].userspace_addr ^= PAGE;
 			set_all(nr);
 			wait_rounds(c, 1);
 		}
-		if (trace("kvm_memslots_set", "held for ", &held[i]) >= 0)
+		if (trace_hits("kvm_memslots_set", "held for ", &held[i]) >= 0)
 			figure("longest hold", nr, held[i], "ns");
 	}
 	if (held[0] && held[1])
@@ -461,7 +462,7 @@ int main(int argc, char **argv)
 		set_up(counts[i] > max_slots - FIRST_ID ?
 		       max_slots - FIRST_ID : counts[i]);
 	for (i = 0; i < 3; i++)
-		change(counts[i] > max_slots - FIRST_ID - 1 ?
+		one_changes(counts[i] > max_slots - FIRST_ID - 1 ?
 		       max_slots - FIRST_ID - 1 : counts[i], &few);
 	with_guest();
 

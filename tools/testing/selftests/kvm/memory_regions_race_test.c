@@ -189,8 +189,6 @@ static uint64_t random_below(uint64_t n)
 	return (rnd >> 11) % n;
 }
 
-static void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
 static void fail(const char *fmt, ...)
 {
 	va_list args;
@@ -591,7 +589,8 @@ static int run(bool old_way, int nr)
 	memset(check_given_back, 0, sizeof(check_given_back));
 	memset(&map, 0, sizeof(map));
 	failed = false;
-	dirty_pages = max_ns = 0;
+	dirty_pages = 0;
+	max_ns = 0;
 	for (i = 0; i < 2; i++) {
 		backing[i] = mmap(NULL, size, PROT_READ | PROT_WRITE,
 				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
