@@ -309,6 +309,27 @@ static bool kvm_memslots_common(const struct kvm_memory_slot *old,
 	       new->userspace_addr + ((*start - new->base_gfn) << PAGE_SHIFT);
 }
 
+/*
+ * Dirty logs are little-endian everywhere.  That is bitmap_set()'s order only
+ * where a long is set as a whole.
+ */
+static void kvm_memslot_fill_log(unsigned long *log, unsigned long bit,
+				 unsigned long end, bool dirty)
+{
+	while (bit < end) {
+		if (bit % BITS_PER_LONG == 0 && end - bit >= BITS_PER_LONG) {
+			log[bit / BITS_PER_LONG] = dirty ? ~0UL : 0;
+			bit += BITS_PER_LONG;
+			continue;
+		}
+		if (dirty)
+			__set_bit_le(bit, log);
+		else
+			__clear_bit_le(bit, log);
+		bit++;
+	}
+}
+
 /**
  * kvm_memslot_start_log - what a new slot's dirty log starts with
  * @slots: the set that the slot is not in
@@ -327,12 +348,12 @@ void kvm_memslot_start_log(struct kvm_memslots *slots,
 
 	kvm_for_each_memslot_in_gfn_range(old, slots, new->base_gfn,
 					  new->base_gfn + new->npages) {
-		if (!kvm_memslots_common(old, new, &start, &end))
-			bitmap_set(new->dirty_bitmap, start - new->base_gfn,
-				   end - start);
-		else if (old->dirty_bitmap)
-			bitmap_clear(new->dirty_bitmap, start - new->base_gfn,
-				     end - start);
+		bool moved = !kvm_memslots_common(old, new, &start, &end);
+
+		if (moved || old->dirty_bitmap)
+			kvm_memslot_fill_log(new->dirty_bitmap,
+					     start - new->base_gfn,
+					     end - new->base_gfn, moved);
 	}
 }
 

@@ -40,6 +40,7 @@ fuzz()
 	run "$O/fast/memslots" "$@" --random "$RANDOM_REQUESTS"
 	run "$O/asan/memslots" "$@" --random 100000
 	run "$O/asan/memslots" "$@" --threads 5
+	run "$O/tsan/memslots" --directed
 	run "$O/tsan/memslots" "$@" --threads 10
 	fuzz 10
 	run "$MAKE" -s coverage

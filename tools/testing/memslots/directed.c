@@ -787,10 +787,7 @@ static void test_container(struct vm *vm)
 	}
 }
 
-static const struct {
-	const char *name;
-	void (*run)(struct vm *vm);
-} tests[] = {
+static const struct directed_test tests[] = {
 	{ "a VM without slots", test_empty },
 	{ "the container alone", test_container },
 	{ "create", test_create },
@@ -821,19 +818,19 @@ static const struct {
 	{ "warning about an overlap", test_warning },
 };
 
-static void run(unsigned int i)
+static void run(const struct directed_test *test)
 {
 	struct vm *vm = vm_create();
-	unsigned int j;
+	unsigned int i;
 
-	if (tests[i].run != test_empty) {
-		for (j = 0; j < ARRAY_SIZE(given); j++)
-			check(!set_flags(vm, 0, given[j].id, given[j].gfn,
-					 given[j].npages, given[j].hva,
-					 given[j].flags));
+	if (test->run != test_empty) {
+		for (i = 0; i < ARRAY_SIZE(given); i++)
+			check(!set_flags(vm, 0, given[i].id, given[i].gfn,
+					 given[i].npages, given[i].hva,
+					 given[i].flags));
 	}
 	validate_lookups(vm, 0, 50);
-	tests[i].run(vm);
+	test->run(vm);
 	validate(vm);
 	validate_lookups(vm, 0, 50);
 	validate_lookups(vm, 1, 50);
@@ -842,22 +839,32 @@ static void run(unsigned int i)
 
 int directed_main(void)
 {
+	const struct {
+		const struct directed_test *tests;
+		unsigned int nr;
+	} groups[] = {
+		{ tests, ARRAY_SIZE(tests) },
+		{ directed_regions, nr_directed_regions },
+		{ directed_gate, nr_directed_gate },
+	};
+	unsigned int i, j, nr = 0;
 	bool failed = false;
-	unsigned int i;
 	int status;
 
-	printf("1..%zu\n", ARRAY_SIZE(tests));
-	for (i = 0; i < ARRAY_SIZE(tests); i++) {
-		fflush(NULL);
-		if (!fork()) {
-			alarm(60);
-			run(i);
-			exit(0);
+	for (i = 0; i < ARRAY_SIZE(groups); i++) {
+		for (j = 0; j < groups[i].nr; j++) {
+			fflush(NULL);
+			if (!fork()) {
+				alarm(60);
+				run(&groups[i].tests[j]);
+				exit(0);
+			}
+			wait(&status);
+			printf("%sok %u - %s\n", status ? "not " : "", ++nr,
+			       groups[i].tests[j].name);
+			failed |= status;
 		}
-		wait(&status);
-		printf("%sok %u - %s\n", status ? "not " : "", i + 1,
-		       tests[i].name);
-		failed |= status;
 	}
+	printf("1..%u\n", nr);
 	return failed;
 }

@@ -5,6 +5,33 @@
  */
 #include "vm.h"
 
+struct log *log_new(unsigned long npages, bool ones)
+{
+	struct log *log = calloc(1, sizeof(*log) +
+				 BITS_TO_LONGS(npages) * sizeof(log->bits[0]));
+	unsigned long i;
+
+	check(log);
+	log->refs = 1;
+	log->npages = npages;
+	for (i = 0; ones && i < npages; i++)
+		__set_bit(i, log->bits);
+	return log;
+}
+
+struct log *log_get(struct log *log)
+{
+	if (log)
+		log->refs++;
+	return log;
+}
+
+void log_put(struct log *log)
+{
+	if (log && !--log->refs)
+		free(log);
+}
+
 struct map_slot *map_of_id(struct map *map, int id)
 {
 	unsigned int i;
@@ -70,21 +97,34 @@ u64 map_sum(const struct map *map, int as_id)
 	return sum;
 }
 
-static void map_copy(struct map *to, const struct map *from)
+void map_clear(struct map *map)
 {
+	while (map->nr)
+		log_put(map->slots[--map->nr].log);
+}
+
+void map_copy(struct map *to, const struct map *from)
+{
+	unsigned int i;
+
+	map_clear(to);
 	to->nr = from->nr;
 	memcpy(to->slots, from->slots, from->nr * sizeof(from->slots[0]));
+	for (i = 0; i < to->nr; i++)
+		log_get(to->slots[i].log);
 }
 
 static void map_remove(struct map *map, int id)
 {
 	struct map_slot *slot = map_of_id(map, id);
 
+	log_put(slot->log);
 	map->nr--;
 	memmove(slot, slot + 1, (char *)&map->slots[map->nr] - (char *)slot);
 }
 
-static void map_insert(struct map *map, const struct map_slot *new)
+/* The map takes over what @new has of its log. */
+void map_insert(struct map *map, const struct map_slot *new)
 {
 	unsigned int i = map->nr;
 
@@ -113,8 +153,7 @@ static bool map_overlaps(struct map *map, int id, gfn_t base_gfn,
 	return false;
 }
 
-static bool model_valid(const struct kvm_userspace_memory_region *mem,
-			bool user)
+bool model_valid(const struct kvm_userspace_memory_region *mem, bool user)
 {
 	u32 flags = KVM_MEM_LOG_DIRTY_PAGES;
 
@@ -131,11 +170,6 @@ static bool model_valid(const struct kvm_userspace_memory_region *mem,
 	       (mem->slot & 0xffff) < (user ? KVM_USER_MEM_SLOTS :
 					      KVM_MEM_SLOTS_NUM) &&
 	       mem->slot >> 16 < KVM_ADDRESS_SPACE_NUM;
-}
-
-static u64 first_bits(unsigned long nr)
-{
-	return nr < 64 ? (1ULL << nr) - 1 : -1ULL;
 }
 
 /* Fills in vm->req.r and .change, and the maps that the change leads to. */
@@ -195,10 +229,11 @@ void model_request(struct vm *vm, const struct kvm_userspace_memory_region *mem,
 	    new.flags & KVM_MEM_LOG_DIRTY_PAGES) {
 		req->shared = old && old->flags & KVM_MEM_LOG_DIRTY_PAGES;
 		if (req->shared)
-			new.dirty = old->dirty;
-		else if (vm->kvm.manual_dirty_log_protect &
-			 KVM_DIRTY_LOG_INITIALLY_SET)
-			new.dirty = first_bits(new.npages);
+			new.log = log_get(old->log);
+		else
+			new.log = log_new(new.npages,
+					  vm->kvm.manual_dirty_log_protect &
+					  KVM_DIRTY_LOG_INITIALLY_SET);
 	}
 
 	map_copy(&vm->during, map);
@@ -234,37 +269,15 @@ void model_done(struct vm *vm, int r)
 {
 	struct request *req = &vm->req;
 	struct map *map = &vm->map[req->as_id];
-	struct map_slot *slot;
+	unsigned int i;
 
 	vm->generation[req->as_id] += req->published * KVM_ADDRESS_SPACE_NUM;
 	if (r || req->change == KVM_MR_NONE)
 		return;
 
-	slot = map_of_id(map, req->id);
-	if (slot)
-		vm->nr_pages -= slot->npages;
+	for (i = 0; i < map->nr; i++)
+		vm->nr_pages -= map->slots[i].npages;
 	map_copy(map, &vm->after);
-	slot = map_of_id(map, req->id);
-	if (slot)
-		vm->nr_pages += slot->npages;
-}
-
-/* The guest has written to pages of a slot. */
-void model_dirty(struct vm *vm, int as_id, int id, u64 mask)
-{
-	map_of_id(&vm->map[as_id], id)->dirty |= mask;
-}
-
-/* The same for the slot of the request under way, found in the map @stage. */
-void model_request_dirty(struct vm *vm, const struct map *stage, u64 mask)
-{
-	struct map *before = &vm->map[vm->req.as_id];
-	int id = vm->req.id;
-
-	if (stage != &vm->after || vm->req.shared) {
-		map_of_id(before, id)->dirty |= mask;
-		map_of_id(&vm->during, id)->dirty |= mask;
-	}
-	if (stage == &vm->after || vm->req.shared)
-		map_of_id(&vm->after, id)->dirty |= mask;
+	for (i = 0; i < map->nr; i++)
+		vm->nr_pages += map->slots[i].npages;
 }

@@ -3,11 +3,22 @@
 #
 # Do the tests notice each of the breaks in the file "mutations"?  Run by
 # "make mutation", which sets the variables.  Prints a table, and fails if a
-# break survives.
+# break survives.  BREAKS is for a part of them, see the Makefile.
 
 dir=$O/mutation
 files="include/linux/kvm_memslots.h virt/kvm/memslots.h virt/kvm/memslots.c
-	virt/kvm/memslots_update.c virt/kvm/kvm_main.c"
+	virt/kvm/memslots_diff.c virt/kvm/memslots_switch.c
+	virt/kvm/memslots_update.c virt/kvm/vcpu_gate.c virt/kvm/kvm_main.c"
+
+# Where a file is: the tree has those that are not under test.
+path_of()
+{
+	if [ -e "$SRC/$1" ]; then
+		echo "$SRC/$1"
+	else
+		echo "$KDIR/$1"
+	fi
+}
 
 # What says so: the first complaint of the tests or of a sanitizer.
 complaint()
@@ -35,10 +46,10 @@ one()
 
 	for i in $files; do
 		mkdir -p "src/$(dirname "$i")"
-		cp -p "$SRC/$i" "src/$i"
+		cp -p "$(path_of "$i")" "src/$i"
 	done
-	sed -f edit "$SRC/$file" >edited
-	if cmp -s edited "$SRC/$file"; then
+	sed -f edit "src/$file" >edited
+	if cmp -s edited "src/$file"; then
 		result="CHANGES NOTHING"
 	else
 		mv edited "src/$file"
@@ -68,17 +79,22 @@ fi
 
 rm -rf "$dir"
 mkdir -p "$dir"
-awk -v dir="$dir" '
-	/^#/ || !NF {
-		line = 0
+awk -v dir="$dir" -v breaks="$BREAKS" -v RS= -F '\n' '
+	{
+		sub(/^(#[^\n]*\n)+/, "")
+	}
+	/^#/ || ($1 "\n" $2) !~ breaks {
 		next
 	}
-	!line++ {
+	{
 		nr = sprintf("%03d", nr + 1)
 		system("mkdir " dir "/" nr)
 		print nr >(dir "/list")
+		for (i = 1; i <= NF; i++)
+			print $i >(dir "/" nr (i < 3 ? "/what" : "/edit"))
+		close(dir "/" nr "/what")
+		close(dir "/" nr "/edit")
 	}
-	{ print >(dir "/" nr (line < 3 ? "/what" : "/edit")) }
 ' mutations
 TESTS=$PWD
 export TESTS

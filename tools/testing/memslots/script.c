@@ -5,8 +5,8 @@
  * A script is text.  Each line is a request of eight characters, from 0 to o,
  * that stand for six bits each: what kind of request it is, about which slot,
  * where in the guest (two), of which size, where in the host, with which flags,
- * and what fails.  Any text is a script, so that one may be cut and mutated as
- * one likes.
+ * and what fails.  Bit 3 of the flags says that the line is one of edit.c.  Any
+ * text is a script, so that one may be cut and mutated as one likes.
  */
 #include <signal.h>
 #include <sys/mman.h>
@@ -18,8 +18,6 @@
 #define FIELDS		8
 #define LINE		(FIELDS + 1)
 #define SCRIPT_MAX	(400 * LINE)
-
-enum field { KIND, SLOT, GFN_HIGH, GFN_LOW, SIZE, HVA, FLAGS, FAILURE };
 
 static unsigned long requests;
 
@@ -110,30 +108,63 @@ static void run_bad(struct vm *vm, unsigned int what, int as_id, int id,
 	requests++;
 }
 
-static unsigned int field(const unsigned char *line, enum field field)
+unsigned int script_field(const unsigned char *line, enum field field)
 {
 	return (line[field] - '0') & 0x3f;
 }
 
+u64 script_npages(const unsigned char *line)
+{
+	unsigned int size = script_field(line, SIZE);
+
+	return ((size & 15) + 1) << "\0\0\3\6"[size >> 4];
+}
+
+static void run_edit(struct vm *vm, const unsigned char *line, bool verbose)
+{
+	unsigned int failure = script_field(line, FAILURE);
+
+	/* There is more to fail than for one slot. */
+	if (failure & 8)
+		shim_memory.fail_at = (failure & 7) + 1 +
+				      8 * (script_field(line, GFN_LOW) & 7);
+	vm->req.prepare_error = failure >> 4 == 3 ? -EBUSY : 0;
+	vm->req.prepare_after = failure & 7;
+	vm->req.hold_error = failure >> 4 == 2 ? -EINTR : 0;
+	vm->req.killed = (failure & ~8) == 16;
+
+	requests += edit_line(vm, script_field(line, SLOT) & 1, line, verbose);
+
+	shim_memory.fail_at = 0;
+	vm->req.prepare_error = 0;
+	vm->req.prepare_after = 0;
+	vm->req.hold_error = 0;
+	vm->req.killed = false;
+}
+
 static void run_line(struct vm *vm, const unsigned char *line, bool verbose)
 {
-	unsigned int kind = field(line, KIND);
-	unsigned int pick = field(line, SLOT) >> 1;
-	int as_id = field(line, SLOT) & 1;
-	gfn_t gfn = field(line, GFN_HIGH) << 6 | field(line, GFN_LOW);
-	u64 npages = (field(line, SIZE) & 15) + 1;
-	u64 hva = (field(line, HVA) + 1) << 16;
-	unsigned int failure = field(line, FAILURE);
-	u32 flags = field(line, FLAGS) & 3;
+	unsigned int kind = script_field(line, KIND);
+	unsigned int pick = script_field(line, SLOT) >> 1;
+	int as_id = script_field(line, SLOT) & 1;
+	gfn_t gfn = script_field(line, GFN_HIGH) << 6 | script_field(line, GFN_LOW);
+	u64 npages = script_npages(line);
+	u64 hva = (script_field(line, HVA) + 1) << 16;
+	unsigned int failure = script_field(line, FAILURE);
+	u32 flags = script_field(line, FLAGS) & 3;
 	struct map *map = &vm->map[as_id];
 	struct map_slot *slot;
 	int i, id;
 
-	npages <<= "\0\0\3\6"[field(line, SIZE) >> 4];
+	if (script_field(line, FLAGS) & 8) {
+		run_edit(vm, line, verbose);
+		validate_lookups(vm, as_id, 3);
+		return;
+	}
 
 	/* most fields have to agree with those of a slot that there is */
 	slot = map->nr ? &map->slots[pick % map->nr] : NULL;
-	id = pick + 32 * (field(line, FLAGS) >> 4);
+	id = pick + 32 * (script_field(line, FLAGS) >> 4);
 	if (id == 127)
 		id = KVM_MEM_SLOTS_NUM - 1;
 	else if (id == 126)

@@ -7,6 +7,11 @@
 
 bool shim_warn_expected;
 unsigned int shim_warned;
+bool shim_killed;
+bool shim_signalled;
+bool shim_pauses;
+unsigned int shim_waiting;
+unsigned int shim_endian;
 struct shim_memory shim_memory;
 struct srcu_struct *shim_srcu;
 
@@ -45,6 +50,37 @@ void mutex_unlock(struct mutex *lock)
 {
 	lock->held = false;
 	pthread_mutex_unlock(&lock->mutex);
+}
+
+int mutex_lock_killable(struct mutex *lock)
+{
+	if (shim_killed) {
+		shim_killed = false;
+		return -EINTR;
+	}
+	mutex_lock(lock);
+	return 0;
+}
+
+void shim_pause(void)
+{
+	static __thread unsigned int nr;
+
+	if (READ_ONCE(shim_pauses) && ++nr % 8 == 0)
+		usleep(100);
+}
+
+void init_waitqueue_head(struct shim_wait *wait)
+{
+	pthread_mutex_init(&wait->mutex, NULL);
+	pthread_cond_init(&wait->woken, NULL);
+}
+
+void wake_up_all(struct shim_wait *wait)
+{
+	pthread_mutex_lock(&wait->mutex);
+	pthread_cond_broadcast(&wait->woken);
+	pthread_mutex_unlock(&wait->mutex);
 }
 
 /* In front of each object; as large as malloc() aligns. */
@@ -113,12 +149,102 @@ size_t shim_size(const void *p)
 	return object->size;
 }
 
+unsigned long copy_from_user(void *to, const void *from, unsigned long n)
+{
+	if ((uintptr_t)from < PAGE_SIZE)
+		return n;
+	memcpy(to, from, n);
+	return 0;
+}
+
+void *memchr_inv(const void *p, int c, size_t bytes)
+{
+	const unsigned char *byte = p;
+
+	for (; bytes; bytes--, byte++) {
+		if (*byte != c)
+			return (void *)byte;
+	}
+	return NULL;
+}
+
+bool test_bit(unsigned long nr, const unsigned long *map)
+{
+	return map[nr / BITS_PER_LONG] >> nr % BITS_PER_LONG & 1;
+}
+
+void __set_bit(unsigned long nr, unsigned long *map)
+{
+	map[nr / BITS_PER_LONG] |= BIT(nr % BITS_PER_LONG);
+}
+
+void __clear_bit(unsigned long nr, unsigned long *map)
+{
+	map[nr / BITS_PER_LONG] &= ~BIT(nr % BITS_PER_LONG);
+}
+
+bool __test_and_set_bit(unsigned long nr, unsigned long *map)
+{
+	bool was_set = test_bit(nr, map);
+
+	__set_bit(nr, map);
+	return was_set;
+}
+
 void bitmap_set(unsigned long *map, unsigned int start, unsigned int nr)
 {
-	while (nr--) {
-		map[start / BITS_PER_LONG] |= 1UL << start % BITS_PER_LONG;
-		start++;
-	}
+	while (nr--)
+		__set_bit(start++, map);
+}
+
+void bitmap_clear(unsigned long *map, unsigned int start, unsigned int nr)
+{
+	while (nr--)
+		__clear_bit(start++, map);
+}
+
+void bitmap_copy(unsigned long *to, const unsigned long *from, unsigned int nr)
+{
+	memcpy(to, from, BITS_TO_LONGS(nr) * sizeof(*to));
+}
+
+bool test_bit_le(int nr, const void *map)
+{
+	return test_bit(nr ^ shim_endian, map);
+}
+
+void set_bit_le(int nr, void *map)
+{
+	unsigned long *word = map;
+
+	nr ^= shim_endian;
+	__atomic_fetch_or(&word[nr / BITS_PER_LONG], BIT(nr % BITS_PER_LONG),
+			  __ATOMIC_RELAXED);
+}
+
+void __set_bit_le(int nr, void *map)
+{
+	__set_bit(nr ^ shim_endian, map);
+}
+
+void __clear_bit_le(int nr, void *map)
+{
+	__clear_bit(nr ^ shim_endian, map);
+}
+
+unsigned long find_next_bit_le(const void *map, unsigned long size,
+			       unsigned long offset)
+{
+	while (offset < size && !test_bit_le(offset, map))
+		offset++;
+	return offset < size ? offset : size;
+}
+
+ktime_t ktime_get(void)
+{
+	static ktime_t now;
+
+	return ++now;
 }
 
 int srcu_read_lock(struct srcu_struct *srcu)

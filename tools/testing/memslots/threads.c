@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Readers, as vCPUs and MMU notifiers are, while somebody changes the slots.
+ * Readers, a vCPU and an MMU notifier, while somebody changes the slots.
  * What they see is a map that there is or was, and complete: the writer says
  * before it switches which sum the map of the next generation has.
  */
@@ -99,6 +99,24 @@ static void *read_thread(void *arg)
 	return NULL;
 }
 
+/* The same in KVM_RUN, where it is held while slots go all at once. */
+static void *vcpu_thread(void *arg)
+{
+	struct reader *reader = arg;
+	struct kvm_vcpu *vcpu = &reader->vcpu[0];
+	struct vm *vm = reader->vm;
+
+	while (!READ_ONCE(stop)) {
+		if (kvm_vcpu_gate_wanted(vcpu))
+			check(!kvm_vcpu_gate_pass(vcpu));
+		check(!READ_ONCE(vm->switching));
+		read_slots(reader, next_random(&reader->random) % 2);
+		check(!READ_ONCE(vm->switching));
+	}
+	kvm_vcpu_gate_leave(vcpu);
+	return NULL;
+}
+
 int threads_main(unsigned int seconds, u64 seed)
 {
 	static unsigned char script[10 * 9];
@@ -114,6 +132,8 @@ int threads_main(unsigned int seconds, u64 seed)
 	for (as_id = 0; as_id < KVM_ADDRESS_SPACE_NUM; as_id++)
 		vm->expected[as_id][as_id].generation = as_id;
 
+	vm->kvm.vcpus[0] = &readers[0].vcpu[0];
+	atomic_set(&vm->kvm.online_vcpus, 1);
 	for (i = 0; i < READERS; i++) {
 		readers[i].vm = vm;
 		readers[i].random = i + 1;
@@ -121,7 +141,8 @@ int threads_main(unsigned int seconds, u64 seed)
 			readers[i].vcpu[as_id].kvm = &vm->kvm;
 			readers[i].vcpu[as_id].as_id = as_id;
 		}
-		check(!pthread_create(&readers[i].thread, NULL, read_thread,
+		check(!pthread_create(&readers[i].thread, NULL,
+				      i ? read_thread : vcpu_thread,
 				      &readers[i]));
 	}
 
@@ -137,6 +158,7 @@ int threads_main(unsigned int seconds, u64 seed)
 		updates += readers[i].updates;
 	}
 	vm->threaded = false;
+	atomic_set(&vm->kvm.online_vcpus, 0);
 	vm_destroy(vm);
 	printf("ok - %lu requests, %lu walks, %lu of them during a switch\n",
 	       requests, walks, updates);

@@ -73,7 +73,9 @@ static void validate_slot(struct vm *vm, int as_id,
 		check(shim_size(slot->dirty_bitmap) ==
 		      ALIGN(slot->npages, 64) / 64 * 16);
 		if (!vm->threaded)
-			check(*(u64 *)slot->dirty_bitmap == expected->dirty);
+			check(!memcmp(slot->dirty_bitmap, expected->log->bits,
+				      BITS_TO_LONGS(slot->npages) *
+				      sizeof(slot->dirty_bitmap[0])));
 	}
 }
 
@@ -340,7 +342,8 @@ void validate_lookups(struct vm *vm, int as_id, unsigned int nr)
 			/* bytes that are just in, or just not */
 			if (random >> 40 & 1)
 				edge += expected->npages * PAGE_SIZE;
-			validate_hva_range(vm, as_id, edge - (random >> 41 & 1),
+			validate_hva_range(vm, as_id,
+					   edge - (edge && random >> 41 & 1),
 					   edge + (random >> 42 & 1 ?: length));
 			if (edge > length)
 				validate_hva_range(vm, as_id, edge - length,

@@ -11,10 +11,13 @@ static struct vm *vm_of(struct kvm *kvm)
 	return container_of(kvm, struct vm, kvm);
 }
 
-static void note(struct vm *vm, char event)
+void vm_note(struct vm *vm, char event)
 {
 	struct request *req = &vm->req;
 
+	if (req->all && req->logged && req->log[req->logged - 1] == event &&
+	    strchr("PFCX", event))
+		return;
 	check(req->logged < sizeof(req->log) - 1);
 	req->log[req->logged++] = event;
 }
@@ -22,7 +25,7 @@ static void note(struct vm *vm, char event)
 /*
  * Readers.
  */
-static struct vm *current_vm;
+struct vm *current_vm;
 
 static void hold(struct vm *vm, int as_id)
 {
@@ -69,10 +72,11 @@ static void on_publish(struct srcu_struct *srcu, const void *p)
 	if (vm->unchecked)
 		return;
 
-	note(vm, 'A');
+	vm_note(vm, 'A');
 	next = &vm->kvm.memslot_space[req->as_id].sets[!slots->idx];
 	check(p == next);
 	check(req->published == req->synchronized);
+	check(req->vcpus_held == (req->all && vm->nr_deleted));
 	generation = vm->generation[req->as_id] +
 		     req->published * KVM_ADDRESS_SPACE_NUM;
 	check(slots->generation == generation);
@@ -93,27 +97,39 @@ static void on_publish(struct srcu_struct *srcu, const void *p)
 	}
 }
 
-/* A guest writes to the slot that is changing, as found in one of the sets. */
-static void dirty_request(struct vm *vm, struct kvm_memslots *slots,
-			  const struct map *stage)
+/* A guest writes to a slot, as found in a set that has what @stage has. */
+static void dirty_slot(struct vm *vm, struct kvm_memslots *slots,
+		       const struct map_slot *expected)
 {
-	u64 random = next_random(&vm->random);
-	struct map_slot *expected;
+	gfn_t offset = next_random(&vm->random) % expected->npages;
 	struct kvm_memory_slot *slot;
-	u64 mask;
 
-	expected = map_of_id((struct map *)stage, vm->req.id);
-	if (!expected)
+	slot = __gfn_to_memslot(slots, expected->base_gfn + offset);
+	check(slot && slot->id == expected->id);
+	if (slot->dirty_bitmap) {
+		set_bit_le(offset, slot->dirty_bitmap);
+		__set_bit(offset, expected->log->bits);
+	}
+}
+
+/* The same for some slots, that of the request among them if it has one. */
+void vm_dirty_some(struct vm *vm, struct kvm_memslots *slots,
+		   const struct map *stage)
+{
+	const struct map_slot *slot;
+	unsigned int i;
+
+	if (vm->threaded || vm->quiet)
 		return;
 
-	slot = __gfn_to_memslot(slots, expected->base_gfn);
-	check(slot);
-	if (!slot->dirty_bitmap)
-		return;
-
-	mask = 1ULL << random % (slot->npages < 64 ? slot->npages : 64);
-	*(u64 *)slot->dirty_bitmap |= mask;
-	model_request_dirty(vm, stage, mask);
+	for (i = 0; i < 8 && i < stage->nr; i++) {
+		slot = &stage->slots[stage->nr <= 8 ? i :
+				     next_random(&vm->random) % stage->nr];
+		dirty_slot(vm, slots, slot);
+	}
+	slot = map_of_id((struct map *)stage, vm->req.id);
+	if (slot && !vm->req.all)
+		dirty_slot(vm, slots, slot);
 }
 
 /* The last moment of those who still have the other set. */
@@ -128,7 +144,7 @@ static void on_sync(struct srcu_struct *srcu)
 	if (vm->unchecked)
 		return;
 
-	note(vm, 'S');
+	vm_note(vm, 'S');
 	check(req->published == req->synchronized + 1);
 	req->synchronized++;
 
@@ -141,8 +157,8 @@ static void on_sync(struct srcu_struct *srcu)
 	if (vm->threaded)
 		return;
 
-	dirty_request(vm, other, then);
-	dirty_request(vm, slots, now);
+	vm_dirty_some(vm, other, then);
+	vm_dirty_some(vm, slots, now);
 
 	/* Leave something in both caches, and in that of a vCPU. */
 	if (then->nr)
@@ -162,8 +178,12 @@ static void on_synced(struct srcu_struct *srcu)
 {
 	struct vm *vm = container_of(srcu, struct vm, kvm.srcu);
 
-	if (!vm->threaded && !vm->unchecked)
+	if (vm->unchecked)
+		return;
+	if (!vm->threaded)
 		hold(vm, vm->req.as_id);
+	if (vm->req.all)
+		model_carry(vm);
 }
 
 /*
@@ -177,13 +197,15 @@ void kvm_arch_memslots_updated(struct kvm *kvm, u64 gen)
 	if (vm->unchecked)
 		return;
 
-	note(vm, 'U');
+	vm_note(vm, 'U');
 	check(req->published == req->synchronized);
 	check(gen == vm->generation[req->as_id] +
 		     req->published * KVM_ADDRESS_SPACE_NUM);
 	check(kvm->memslots[req->as_id]->generation ==
 	      ((gen - KVM_ADDRESS_SPACE_NUM) |
 	       KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS));
+	if (req->all)
+		vm_dirty_some(vm, kvm->memslots[req->as_id], &vm->after);
 }
 
 /* Readers find no slot but an INVALID one where @old is. */
@@ -221,7 +243,11 @@ void kvm_arch_flush_shadow_memslot(struct kvm *kvm,
 	if (vm->unchecked)
 		return;
 
-	note(vm, 'F');
+	vm_note(vm, 'F');
+	if (vm->req.all) {
+		regions_flush(vm, slot);
+		return;
+	}
 	check_old(vm, slot);
 	check_invalid(vm, slot);
 }
@@ -231,7 +257,7 @@ void kvm_arch_guest_memory_reclaimed(struct kvm *kvm)
 	struct vm *vm = vm_of(kvm);
 
 	if (!vm->unchecked)
-		note(vm, 'R');
+		vm_note(vm, 'R');
 }
 
 static void check_prepare(struct vm *vm, const struct kvm_memory_slot *old,
@@ -241,7 +267,11 @@ static void check_prepare(struct vm *vm, const struct kvm_memory_slot *old,
 	struct request *req = &vm->req;
 
 	lockdep_assert_held(&vm->kvm.slots_lock);
-	note(vm, 'P');
+	vm_note(vm, 'P');
+	if (req->all) {
+		regions_prepare(vm, old, new, change);
+		return;
+	}
 	check(change == req->change);
 	check(!old == (change == KVM_MR_CREATE));
 	check(!new == (change == KVM_MR_DELETE));
@@ -277,7 +307,7 @@ int kvm_arch_prepare_memory_region(struct kvm *kvm,
 		check_prepare(vm, old, new, change);
 
 	req->prepare_failed = true;
-	if (req->prepare_error)
+	if (req->prepare_error && !req->prepare_after--)
 		return req->prepare_error;
 
 	if (change == KVM_MR_CREATE || change == KVM_MR_MOVE) {
@@ -302,7 +332,11 @@ static void check_commit(struct vm *vm, const struct kvm_memory_slot *old,
 	struct kvm_memslots *other;
 
 	lockdep_assert_held(&kvm->slots_lock);
-	note(vm, 'C');
+	vm_note(vm, 'C');
+	if (req->all) {
+		regions_commit(vm, old, new, change);
+		return;
+	}
 	check(change == req->change);
 	check(!old == (change == KVM_MR_CREATE));
 	check(!new == (change == KVM_MR_DELETE));
@@ -351,8 +385,13 @@ void kvm_arch_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
 	if (!current_vm)
 		vm->freed++;
 	else if (!vm->unchecked)
-		note(vm, 'X');
+		vm_note(vm, 'X');
 	check(!(slot->flags & KVM_MEMSLOT_INVALID));
+	if (current_vm && vm->req.all && !vm->unchecked)
+		regions_free(vm, slot);
+	/* it may not have been prepared */
+	if (!slot->arch.base && vm->req.all && !vm->req.published)
+		return;
 	check(*slot->arch.base == slot->base_gfn);
 	kfree(slot->arch.base);
 	slot->arch.base = NULL;
@@ -380,6 +419,11 @@ void trace_kvm_memslot_update(enum kvm_mr_change change,
 
 	if (vm->unchecked)
 		return;
+	check(vm->kvm.memslots[req->as_id]->generation == generation);
+	if (req->all) {
+		regions_trace(vm, old, new, change, result);
+		return;
+	}
 
 	check(change == req->change);
 	check(old == req->old);
@@ -387,7 +431,6 @@ void trace_kvm_memslot_update(enum kvm_mr_change change,
 	check(slot->id == req->id);
 	check(slot->as_id == req->as_id);
 	check(slot->npages);
-	check(vm->kvm.memslots[req->as_id]->generation == generation);
 	req->traced++;
 	req->traced_result = result;
 }
@@ -446,9 +489,8 @@ int vm_request(struct vm *vm, const struct kvm_userspace_memory_region *mem,
 		if (r != req->r)
 			fail("returns %d instead of %d", r, req->r);
 		req->change = KVM_MR_NONE;
-	} else if (shim_memory.failed == SHIM_KMALLOC ||
-		   shim_memory.failed == SHIM_VMALLOC ||
-		   (shim_memory.failed == SHIM_KVMALLOC && !req->had_chains)) {
+	} else if (shim_memory.failed != SHIM_NONE &&
+		   !(shim_memory.failed == SHIM_NOWARN && req->had_chains)) {
 		if (r != -ENOMEM)
 			fail("returns %d without memory", r);
 	} else if (r != req->prepare_error) {
@@ -465,7 +507,7 @@ int vm_request(struct vm *vm, const struct kvm_userspace_memory_region *mem,
 				shim_memory.calls == 1)));
 	check(!req->traced || req->traced_result == r);
 
-	if (shim_memory.failed == SHIM_KVMALLOC)
+	if (shim_memory.failed == SHIM_NOWARN)
 		vm->ids_unfit[req->as_id] = true;
 	else if (!r && (req->change == KVM_MR_CREATE ||
 			req->change == KVM_MR_DELETE))
@@ -478,11 +520,10 @@ int vm_request(struct vm *vm, const struct kvm_userspace_memory_region *mem,
 	return r;
 }
 
-/* A guest writes to one of the first 64 pages of a slot. */
+/* A guest writes to a page. */
 void vm_dirty(struct vm *vm, int as_id, gfn_t gfn)
 {
 	struct kvm_memory_slot *slot;
-	gfn_t offset;
 
 	if (vm->threaded)
 		return;
@@ -491,9 +532,9 @@ void vm_dirty(struct vm *vm, int as_id, gfn_t gfn)
 	if (!slot || !slot->dirty_bitmap)
 		return;
 
-	offset = (gfn - slot->base_gfn) % 64;
-	*(u64 *)slot->dirty_bitmap |= 1ULL << offset;
-	model_dirty(vm, as_id, slot->id, 1ULL << offset);
+	set_bit_le(gfn - slot->base_gfn, slot->dirty_bitmap);
+	__set_bit(gfn - slot->base_gfn,
+		  map_of_gfn(&vm->map[as_id], gfn)->log->bits);
 }
 
 struct vm *vm_create(void)
@@ -506,6 +547,7 @@ struct vm *vm_create(void)
 	shim_srcu = NULL;
 	mutex_init(&vm->kvm.slots_lock);
 	kvm_memslots_init(&vm->kvm);
+	kvm_vcpu_gate_init(&vm->kvm);
 	vm->random = 1;
 	vm->kvm.srcu.on_publish = on_publish;
 	vm->kvm.srcu.on_sync = on_sync;
@@ -536,5 +578,9 @@ void vm_destroy(struct vm *vm)
 	kvm_memslots_free(&vm->kvm);
 	check(vm->freed == nr);
 	check(!shim_memory.live);
+	for (i = 0; i < KVM_ADDRESS_SPACE_NUM; i++)
+		map_clear(&vm->map[i]);
+	map_clear(&vm->during);
+	map_clear(&vm->after);
 	free(vm);
 }

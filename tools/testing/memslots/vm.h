@@ -10,13 +10,20 @@
  */
 #define MAP_MAX		1024
 
+/* A dirty log.  Slots of several maps have the same one, as those of KVM have. */
+struct log {
+	unsigned int refs;
+	unsigned long npages;
+	unsigned long bits[];
+};
+
 struct map_slot {
 	gfn_t base_gfn;
 	unsigned long npages;
 	unsigned long userspace_addr;
 	u32 flags;
 	int id;
-	u64 dirty;		/* dirty log of the first 64 pages */
+	struct log *log;	/* or NULL */
 };
 
 struct map {
@@ -24,15 +31,48 @@ struct map {
 	struct map_slot slots[MAP_MAX];
 };
 
+struct log *log_new(unsigned long npages, bool ones);
+struct log *log_get(struct log *log);
+void log_put(struct log *log);
+void map_copy(struct map *to, const struct map *from);
+void map_clear(struct map *map);
+void map_insert(struct map *map, const struct map_slot *new);
 struct map_slot *map_of_id(struct map *map, int id);
 struct map_slot *map_of_gfn(struct map *map, gfn_t gfn);
 u64 map_sum(const struct map *map, int as_id);
 u64 slot_sum(const struct kvm_memory_slot *slot);
 
 #define KVM_MR_NONE	(-1)	/* nothing to change */
+#define KVM_MR_SET	(-2)	/* all slots of an address space at once */
+
+/* What comes of the regions of a request for all slots. */
+enum fate {
+	KEPT,		/* the slot that there is */
+	RENAMED,	/* another one in its place that differs in its id */
+	REFLAGGED,	/* ... in whether it is logged, and maybe in its id */
+	CREATED,
+};
+
+struct coming {
+	const struct kvm_userspace_memory_region *region;
+	enum fate fate;
+	struct kvm_memory_slot *old;
+	gfn_t *old_base;	/* that it hands on */
+	unsigned long *old_log;
+	unsigned int prepared, committed, traced;
+};
+
+/* A slot that there was. */
+struct going {
+	struct kvm_memory_slot *slot;
+	int id;
+	bool goes;
+	unsigned int flushed, committed, traced, freed;
+};
 
 /* A request: what is to come of it, and what has been seen of it. */
 struct request {
+	bool all;		/* for all slots of the address space */
 	const struct kvm_userspace_memory_region *mem;
 	int r;			/* that the model expects, failures aside */
 	int change;
@@ -41,7 +81,11 @@ struct request {
 	bool shared;		/* old and new slot have the same dirty log */
 	bool had_chains;
 	int prepare_error;	/* that the architecture is to return */
+	unsigned int prepare_after;	/* so many slots */
 	bool prepare_failed;
+	bool killed;		/* while it waits for kvm->slots_lock */
+	int hold_error;		/* that kvm_vcpus_hold() is to return */
+	bool vcpus_held;
 	unsigned int published;
 	unsigned int synchronized;
 	struct kvm_memory_slot *old;
@@ -49,7 +93,8 @@ struct request {
 	int traced_result;
 	/*
 	 * In the order in which it happened: Assign the pointer to a set,
-	 * Synchronize, Updated, Flush, Reclaimed, Prepare, Commit, X free.
+	 * Synchronize, Updated, Flush, Reclaimed, Prepare, Commit, X free; Hold
+	 * the vCPUs (h if that fails), Let them run.  Once for several slots.
 	 */
 	char log[32];
 	unsigned int logged;
@@ -69,6 +114,12 @@ struct expected_map {
 	u64 sum;
 };
 
+/* What user space asks for when it asks for all slots. */
+struct regions {
+	unsigned int nr;
+	struct kvm_userspace_memory_region list[MAP_MAX];
+};
+
 struct vm {
 	struct kvm kvm;
 	struct kvm_vcpu vcpu[KVM_ADDRESS_SPACE_NUM];
@@ -86,10 +137,24 @@ struct vm {
 	struct map during, after;
 	struct held held[KVM_ADDRESS_SPACE_NUM];
 
+	/* If it is one for all slots: what comes of each. */
+	struct coming coming[MAP_MAX];
+	struct going going[MAP_MAX];
+	unsigned int nr_coming, nr_going;
+	unsigned int nr_prepare, nr_commit, nr_changed, nr_created, nr_deleted;
+
+	/* Maps that are being edited, see edit.c. */
+	bool editing[KVM_ADDRESS_SPACE_NUM];
+	struct regions edited[KVM_ADDRESS_SPACE_NUM];
+
+	/* Nobody writes while a request is under way. */
+	bool quiet;
 	/* Too large for a model. */
 	bool unchecked;
 	/* Others look at the maps at the same time. */
 	bool threaded;
+	/* No vCPU is inside the gate. */
+	bool switching;
 	struct expected_map expected[KVM_ADDRESS_SPACE_NUM][EXPECTED_MAPS];
 };
 
@@ -104,10 +169,14 @@ static inline u64 next_random(u64 *state)
 /* model.c */
 void model_request(struct vm *vm, const struct kvm_userspace_memory_region *mem,
 		   bool user);
+bool model_valid(const struct kvm_userspace_memory_region *mem, bool user);
 struct map *model_stage(struct vm *vm, unsigned int published);
 void model_done(struct vm *vm, int r);
-void model_dirty(struct vm *vm, int as_id, int id, u64 mask);
-void model_request_dirty(struct vm *vm, const struct map *stage, u64 mask);
+
+/* model_regions.c */
+void model_regions(struct vm *vm,
+		   const struct kvm_userspace_memory_regions *all);
+void model_carry(struct vm *vm);
 
 /* validate.c */
 void validate_set(struct vm *vm, int as_id, struct kvm_memslots *slots,
@@ -116,11 +185,56 @@ void validate(struct vm *vm);
 void validate_lookups(struct vm *vm, int as_id, unsigned int nr);
 
 /* vm.c */
+extern struct vm *current_vm;	/* for tracepoints, which have no VM */
+
 struct vm *vm_create(void);
 void vm_destroy(struct vm *vm);
 int vm_request(struct vm *vm, const struct kvm_userspace_memory_region *mem,
 	       bool user);
 void vm_dirty(struct vm *vm, int as_id, gfn_t gfn);
+void vm_note(struct vm *vm, char event);
+void vm_dirty_some(struct vm *vm, struct kvm_memslots *slots,
+		   const struct map *stage);
+
+/* vm_regions.c */
+int vm_request_all(struct vm *vm,
+		   const struct kvm_userspace_memory_regions *all);
+int vm_set_all(struct vm *vm, int as_id, const struct regions *regions);
+void regions_flush(struct vm *vm, const struct kvm_memory_slot *slot);
+void regions_prepare(struct vm *vm, const struct kvm_memory_slot *old,
+		     const struct kvm_memory_slot *new,
+		     enum kvm_mr_change change);
+void regions_commit(struct vm *vm, const struct kvm_memory_slot *old,
+		    const struct kvm_memory_slot *new,
+		    enum kvm_mr_change change);
+void regions_trace(struct vm *vm, const struct kvm_memory_slot *old,
+		   const struct kvm_memory_slot *new,
+		   enum kvm_mr_change change, int result);
+void regions_free(struct vm *vm, const struct kvm_memory_slot *slot);
+
+/* edit.c */
+void regions_now(struct vm *vm, int as_id, struct regions *regions);
+unsigned int edit_line(struct vm *vm, int as_id, const unsigned char *line,
+		       bool verbose);
+
+/* directed_regions.c */
+struct directed_test {
+	const char *name;
+	void (*run)(struct vm *vm);
+};
+
+extern const struct directed_test directed_regions[];
+extern const unsigned int nr_directed_regions;
+
+/* gate.c */
+extern const struct directed_test directed_gate[];
+extern const unsigned int nr_directed_gate;
+
+/* script.c */
+enum field { KIND, SLOT, GFN_HIGH, GFN_LOW, SIZE, HVA, FLAGS, FAILURE };
+
+unsigned int script_field(const unsigned char *line, enum field field);
+u64 script_npages(const unsigned char *line);
 
 /* the programs */
 int directed_main(void);

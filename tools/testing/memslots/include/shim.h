@@ -22,6 +22,7 @@
 typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s64 s64;
 
 #define BITS_PER_LONG	__LONG_WIDTH__
 #define PAGE_SHIFT	12
@@ -30,6 +31,7 @@ typedef __u64 u64;
 #define __init
 #define __rcu
 #define __user
+#define __weak			__attribute__((weak))
 #define __must_check		__attribute__((warn_unused_result))
 #define notrace
 
@@ -44,6 +46,30 @@ typedef __u64 u64;
 
 #define container_of(ptr, type, member)					\
 	((type *)((char *)(ptr) - offsetof(type, member)))
+
+#define max(x, y) ({							\
+	typeof(x) _x = (x);						\
+	typeof(y) _y = (y);						\
+									\
+	(void)(&_x == &_y);						\
+	_x > _y ? _x : _y;						\
+})
+
+#define min(x, y) ({							\
+	typeof(x) _x = (x);						\
+	typeof(y) _y = (y);						\
+									\
+	(void)(&_x == &_y);						\
+	_x < _y ? _x : _y;						\
+})
+
+#define swap(x, y)							\
+	do {								\
+		typeof(x) __x = (x);					\
+									\
+		(x) = (y);						\
+		(y) = __x;						\
+	} while (0)
 
 #define max_t(type, x, y) ({						\
 	type __x = (x);							\
@@ -111,9 +137,88 @@ void mutex_init(struct mutex *lock);
 void mutex_lock(struct mutex *lock);
 void mutex_unlock(struct mutex *lock);
 
+/* Whoever waits for a lock is killed, once. */
+extern bool shim_killed;
+int __must_check mutex_lock_killable(struct mutex *lock);
+
 #define lockdep_assert_held(lock)	check((lock)->held)
 
+/* Threads that pause now and then find what may happen in between. */
+extern bool shim_pauses;
+void shim_pause(void);
+
+/* TSan takes no notice of it, and does not have to, as long as it is there. */
+#define smp_mb()		__atomic_thread_fence(__ATOMIC_SEQ_CST)
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+#define atomic_read(v)							\
+	(shim_pause(), __atomic_load_n(&(v)->counter, __ATOMIC_RELAXED))
+#define atomic_set(v, i)						\
+	__atomic_store_n(&(v)->counter, i, __ATOMIC_RELAXED)
+
+/* Threads that wait, to be woken up, signalled (all of them) or killed. */
+struct shim_wait {
+	pthread_mutex_t mutex;
+	pthread_cond_t woken;
+};
+
+typedef struct shim_wait wait_queue_head_t;
+
+struct rcuwait {
+	struct shim_wait wait;
+};
+
+extern bool shim_signalled;
+extern unsigned int shim_waiting;	/* threads */
+
+void init_waitqueue_head(struct shim_wait *wait);
+void wake_up_all(struct shim_wait *wait);
+#define rcuwait_init(w)		init_waitqueue_head(&(w)->wait)
+#define rcuwait_wake_up(w)	wake_up_all(&(w)->wait)
+
+#define shim_wait_event(w, cond, interrupted) ({			\
+	struct shim_wait *__w = (w);					\
+	int __r = 0;							\
+									\
+	pthread_mutex_lock(&__w->mutex);				\
+	while (!(cond)) {						\
+		if (READ_ONCE(interrupted)) {				\
+			__r = -EINTR;					\
+			break;						\
+		}							\
+		__atomic_fetch_add(&shim_waiting, 1, __ATOMIC_RELAXED);	\
+		pthread_cond_wait(&__w->woken, &__w->mutex);		\
+		__atomic_fetch_sub(&shim_waiting, 1, __ATOMIC_RELAXED);	\
+	}								\
+	pthread_mutex_unlock(&__w->mutex);				\
+	__r;								\
+})
+#define wait_event_interruptible(wq, cond)				\
+	shim_wait_event(&(wq), cond, shim_signalled)
+#define rcuwait_wait_event(w, cond, state)				\
+	shim_wait_event(&(w)->wait, cond, shim_killed)
+
+/* What a thread has of a gate, as lockdep would see it. */
+struct lockdep_map {
+	const char *name;
+};
+
+struct lock_class_key {
+	char unused;
+};
+
+#define _THIS_IP_		0UL
+#define lockdep_init_map(map, n, key, sub)				\
+	((void)(key), (map)->name = (n))
+#define rwsem_acquire_read(map, sub, try, ip)	check((map)->name)
+#define rwsem_acquire(map, sub, try, ip)	check((map)->name)
+#define rwsem_release(map, ip)			check((map)->name)
+
 /* Memory: counted, poisoned when freed, and not there when a test says so. */
+#define GFP_KERNEL		4U
 #define GFP_KERNEL_ACCOUNT	1U
 #define __GFP_NOWARN		2U
 
@@ -122,6 +227,7 @@ enum shim_alloc {
 	SHIM_KMALLOC,
 	SHIM_VMALLOC,
 	SHIM_KVMALLOC,
+	SHIM_NOWARN,	/* kvmalloc() for what one may do without */
 };
 
 extern struct shim_memory {
@@ -140,7 +246,9 @@ size_t shim_size(const void *p);
 #define kzalloc(size, gfp)	shim_alloc(1, size, SHIM_KMALLOC)
 #define kcalloc(n, size, gfp)	shim_alloc(n, size, SHIM_KMALLOC)
 #define __vcalloc(n, size, gfp)	shim_alloc(n, size, SHIM_VMALLOC)
-#define kvcalloc(n, size, gfp)	shim_alloc(n, size, SHIM_KVMALLOC)
+#define kvcalloc(n, size, gfp)						\
+	shim_alloc(n, size, (gfp) & __GFP_NOWARN ? SHIM_NOWARN : SHIM_KVMALLOC)
+#define kvmalloc_array(n, size, gfp)	kvcalloc(n, size, gfp)
 #define kfree(p)		shim_free(p, false)
 #define kvfree(p)		shim_free(p, true)
 
@@ -151,7 +259,41 @@ static inline size_t array_size(size_t n, size_t size)
 	return __builtin_mul_overflow(n, size, &bytes) ? SIZE_MAX : bytes;
 }
 
+/* Memory of user space; there is none in the first page. */
+#define u64_to_user_ptr(x)	((void *)(uintptr_t)(x))
+unsigned long __must_check copy_from_user(void *to, const void *from,
+					  unsigned long n);
+void *memchr_inv(const void *p, int c, size_t bytes);
+
+/* Bitmaps. */
+#define BITS_TO_LONGS(nr)	(((nr) + BITS_PER_LONG - 1) / BITS_PER_LONG)
+
+/*
+ * The number of a bit in a bitmap of long, exclusive or this, is that of the
+ * same bit in a little-endian bitmap: 0, or what it is on a big-endian machine.
+ */
+#define SHIM_BIG_ENDIAN		(BITS_PER_LONG - 8)
+extern unsigned int shim_endian;
+
 void bitmap_set(unsigned long *map, unsigned int start, unsigned int nr);
+void bitmap_clear(unsigned long *map, unsigned int start, unsigned int nr);
+void bitmap_copy(unsigned long *to, const unsigned long *from, unsigned int nr);
+bool test_bit(unsigned long nr, const unsigned long *map);
+void __set_bit(unsigned long nr, unsigned long *map);
+void __clear_bit(unsigned long nr, unsigned long *map);
+bool __test_and_set_bit(unsigned long nr, unsigned long *map);
+bool test_bit_le(int nr, const void *map);
+void set_bit_le(int nr, void *map);
+void __set_bit_le(int nr, void *map);
+void __clear_bit_le(int nr, void *map);
+unsigned long find_next_bit_le(const void *map, unsigned long size,
+			       unsigned long offset);
+
+/* A clock that goes on when one looks at it. */
+typedef s64 ktime_t;
+ktime_t ktime_get(void);
+#define ktime_sub(x, y)		((x) - (y))
+#define ktime_to_ns(x)		(x)
 
 /* SRCU: two counters for each of two periods, as in the kernel, less per-CPU. */
 struct srcu_struct {

@@ -33,6 +33,16 @@ struct kvm_arch_memory_slot {
 
 #include <linux/kvm_memslots.h>
 
+struct kvm_vcpu_gate {
+	bool held;
+	wait_queue_head_t closed;
+	struct rcuwait holder;
+	struct lockdep_map dep_map;
+};
+
+#define KVM_MAX_VCPUS		4
+#define KVM_REQ_LEAVE_GATE	5
+
 struct kvm {
 	struct mutex slots_lock;	/* held by whoever changes slots */
 	unsigned long nr_memslot_pages;
@@ -40,11 +50,17 @@ struct kvm {
 	struct kvm_memslot_space memslot_space[KVM_ADDRESS_SPACE_NUM];
 	struct srcu_struct srcu;
 	u64 manual_dirty_log_protect;
+	struct kvm_vcpu_gate gate;
+	atomic_t online_vcpus;
+	struct kvm_vcpu *vcpus[KVM_MAX_VCPUS];
 };
 
 struct kvm_vcpu {
 	struct kvm *kvm;
 	int as_id;
+	int vcpu_idx;
+	unsigned long requests;
+	bool in_gate;
 	u64 last_used_gen;
 	struct kvm_memory_slot *last_used_slot;
 };
@@ -59,6 +75,34 @@ static inline struct kvm_memslots *kvm_vcpu_memslots(struct kvm_vcpu *vcpu)
 	return __kvm_memslots(vcpu->kvm, vcpu->as_id);
 }
 
+#define kvm_for_each_vcpu(idx, vcpup, kvm)				\
+	for (idx = 0; idx < atomic_read(&(kvm)->online_vcpus) &&	\
+	     (vcpup = (kvm)->vcpus[idx]); idx++)
+
+static inline bool kvm_check_request(int req, struct kvm_vcpu *vcpu)
+{
+	return __atomic_fetch_and(&vcpu->requests, ~BIT(req),
+				  __ATOMIC_ACQUIRE) & BIT(req);
+}
+
+static inline void kvm_make_all_cpus_request(struct kvm *kvm, int req)
+{
+	struct kvm_vcpu *vcpu;
+	int i;
+
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		__atomic_fetch_or(&vcpu->requests, BIT(req), __ATOMIC_RELEASE);
+}
+
+void kvm_vcpu_gate_init(struct kvm *kvm);
+void kvm_vcpu_gate_online(struct kvm *kvm);
+int kvm_vcpu_gate_enter(struct kvm_vcpu *vcpu);
+void kvm_vcpu_gate_leave(struct kvm_vcpu *vcpu);
+void kvm_vcpu_gate_reenter(struct kvm_vcpu *vcpu);
+/* What those of vcpu_gate.c are called here: the others are a fake. */
+int gate_vcpus_hold(struct kvm *kvm);
+void gate_vcpus_release(struct kvm *kvm);
+
 #include "extracted_kvm_host.h"
 
 int __kvm_set_memory_region(struct kvm *kvm,
@@ -67,6 +111,8 @@ int kvm_set_memory_region(struct kvm *kvm,
 			  const struct kvm_userspace_memory_region *mem);
 int kvm_vm_ioctl_set_memory_region(struct kvm *kvm,
 				   struct kvm_userspace_memory_region *mem);
+int kvm_vm_ioctl_set_memory_regions(struct kvm *kvm,
+				    const struct kvm_userspace_memory_regions *map);
 struct kvm_memory_slot *kvm_vcpu_gfn_to_memslot(struct kvm_vcpu *vcpu,
 						gfn_t gfn);
 void *kvm_memslot_calloc(size_t n, size_t size);
@@ -83,12 +129,20 @@ void kvm_arch_commit_memory_region(struct kvm *kvm,
 				   enum kvm_mr_change change);
 void kvm_arch_flush_shadow_memslot(struct kvm *kvm,
 				   struct kvm_memory_slot *slot);
+void kvm_arch_flush_switched_memslot(struct kvm *kvm,
+				     struct kvm_memory_slot *slot);
 void kvm_arch_guest_memory_reclaimed(struct kvm *kvm);
+
+int kvm_vcpus_hold(struct kvm *kvm);
+void kvm_vcpus_release(struct kvm *kvm);
 
 void trace_kvm_memslots_switch(u16 as_id, unsigned int set, u64 generation);
 void trace_kvm_memslot_update(enum kvm_mr_change change,
 			      const struct kvm_memory_slot *old,
 			      const struct kvm_memory_slot *new,
 			      u64 generation, int result);
+void trace_kvm_memslots_set(u16 as_id, unsigned int nr, unsigned int deleted,
+			    unsigned int changed, unsigned int created,
+			    s64 held_ns, u64 generation, int result);
 
 #endif /* __KVM_HOST_H */
