@@ -28,7 +28,7 @@ static void kvm_vcpu_gate_out(struct kvm_vcpu *vcpu)
 
 	/*
 	 * What was done inside has been done when the holder sees this: pairs
-	 * with smp_load_acquire() in kvm_vcpus_hold().
+	 * with smp_load_acquire() in kvm_vcpu_gate_is_out().
 	 */
 	smp_store_release(&vcpu->in_gate, false);
 	/* Pairs with the one in kvm_vcpus_hold(). */
@@ -127,6 +127,12 @@ void kvm_vcpu_gate_reenter(struct kvm_vcpu *vcpu)
 }
 EXPORT_SYMBOL_GPL(kvm_vcpu_gate_reenter);
 
+static bool kvm_vcpu_gate_is_out(struct kvm_vcpu *vcpu)
+{
+	/* Pairs with smp_store_release() in kvm_vcpu_gate_out(). */
+	return !smp_load_acquire(&vcpu->in_gate);
+}
+
 /**
  * kvm_vcpus_hold - keep all vCPUs away from the guest and its memory
  * @kvm: the VM
@@ -154,9 +160,8 @@ int kvm_vcpus_hold(struct kvm *kvm)
 	kvm_make_all_cpus_request(kvm, KVM_REQ_LEAVE_GATE);
 
 	kvm_for_each_vcpu(i, vcpu, kvm) {
-		/* pairs with smp_store_release() in kvm_vcpu_gate_out() */
 		if (rcuwait_wait_event(&gate->holder,
-				       !smp_load_acquire(&vcpu->in_gate),
+				       kvm_vcpu_gate_is_out(vcpu),
 				       TASK_KILLABLE)) {
 			kvm_vcpus_release(kvm);
 			return -EINTR;
