@@ -20,6 +20,7 @@ static struct {
 	bool stop;
 	unsigned int inside;
 	int result;
+	bool finish;		/* what it enters with */
 } g;
 
 static void gate_setup(unsigned int online)
@@ -42,7 +43,7 @@ static void *enter(void *arg)
 {
 	struct kvm_vcpu *vcpu = arg;
 
-	g.result = kvm_vcpu_gate_enter(vcpu);
+	g.result = kvm_vcpu_gate_enter(vcpu, g.finish);
 	check(vcpu->in_gate == !g.result);
 	__atomic_fetch_add(&g.inside, !g.result, __ATOMIC_RELEASE);
 	return NULL;
@@ -88,7 +89,7 @@ static void test_one(struct vm *vm)
 	gate_setup(1);
 	check(kvm_vcpu_gate_wanted(vcpu));
 	kvm_vcpu_gate_leave(vcpu);
-	check(!kvm_vcpu_gate_enter(vcpu));
+	check(!kvm_vcpu_gate_enter(vcpu, g.finish));
 	check(vcpu->in_gate);
 	check(!kvm_vcpu_gate_wanted(vcpu));
 	check(!kvm_vcpu_gate_pass(vcpu));
@@ -102,7 +103,7 @@ static void test_one(struct vm *vm)
 
 	hold();
 	release();
-	check(!kvm_vcpu_gate_enter(vcpu));
+	check(!kvm_vcpu_gate_enter(vcpu, g.finish));
 	/* it has been asked to leave meanwhile */
 	check(kvm_vcpu_gate_wanted(vcpu));
 	check(!kvm_vcpu_gate_wanted(vcpu));
@@ -136,18 +137,37 @@ static void test_signal(struct vm *vm)
 	release();
 }
 
+/* One that has something to finish waits all the same, unless it is killed. */
+static void test_finish(struct vm *vm)
+{
+	gate_setup(1);
+	g.finish = true;
+	hold();
+	start(0, enter);
+	check_waits(0);
+	WRITE_ONCE(shim_signalled, true);
+	wake_up_all(&g.kvm.gate.closed);
+	check_waits(0);
+	WRITE_ONCE(shim_killed, true);
+	wake_up_all(&g.kvm.gate.closed);
+	pthread_join(g.threads[0], NULL);
+	check(g.result == -EINTR && !g.inside);
+	shim_killed = false;
+	release();
+}
+
 /* Whoever is killed while a vCPU is inside holds none. */
 static void test_killed(struct vm *vm)
 {
 	gate_setup(2);
-	check(!kvm_vcpu_gate_enter(&g.vcpus[1]));
+	check(!kvm_vcpu_gate_enter(&g.vcpus[1], g.finish));
 	mutex_lock(&g.kvm.slots_lock);
 	WRITE_ONCE(shim_killed, true);
 	check(gate_vcpus_hold(&g.kvm) == -EINTR);
 	shim_killed = false;
 	check(!g.kvm.gate.held);
 	mutex_unlock(&g.kvm.slots_lock);
-	check(!kvm_vcpu_gate_enter(&g.vcpus[0]));
+	check(!kvm_vcpu_gate_enter(&g.vcpus[0], g.finish));
 	check(kvm_vcpu_gate_wanted(&g.vcpus[1]));
 	kvm_vcpu_gate_leave(&g.vcpus[0]);
 	kvm_vcpu_gate_leave(&g.vcpus[1]);
@@ -215,7 +235,7 @@ static void test_waits_for_all(struct vm *vm)
 
 	gate_setup(VCPUS);
 	for (i = 0; i < VCPUS; i++)
-		check(!kvm_vcpu_gate_enter(&g.vcpus[i]));
+		check(!kvm_vcpu_gate_enter(&g.vcpus[i], g.finish));
 	start(0, take);
 	for (i = 0; i < VCPUS; i++) {
 		check_waits(0);
@@ -236,7 +256,7 @@ static void *run_vcpu(void *arg)
 		switch (next_random(&random) % 8) {
 		case 0:
 			kvm_vcpu_gate_leave(vcpu);
-			check(!kvm_vcpu_gate_enter(vcpu));
+			check(!kvm_vcpu_gate_enter(vcpu, g.finish));
 			break;
 		case 1:
 			kvm_vcpu_gate_leave(vcpu);
@@ -287,6 +307,7 @@ const struct directed_test directed_gate[] = {
 	{ "gate: in and out", test_one },
 	{ "gate: held", test_held },
 	{ "gate: a signal", test_signal },
+	{ "gate: something to finish", test_finish },
 	{ "gate: the holder is killed", test_killed },
 	{ "gate: a vCPU that becomes online, held", test_online },
 	{ "gate: a vCPU that becomes online", test_online_alone },

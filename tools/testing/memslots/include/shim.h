@@ -174,6 +174,8 @@ struct rcuwait {
 extern bool shim_signalled;
 extern unsigned int shim_waiting;	/* threads */
 
+#define cond_resched()		do { } while (0)
+
 void init_waitqueue_head(struct shim_wait *wait);
 void wake_up_all(struct shim_wait *wait);
 #define rcuwait_init(w)		init_waitqueue_head(&(w)->wait)
@@ -198,6 +200,8 @@ void wake_up_all(struct shim_wait *wait);
 })
 #define wait_event_interruptible(wq, cond)				\
 	shim_wait_event(&(wq), cond, shim_signalled)
+#define wait_event_killable(wq, cond)					\
+	shim_wait_event(&(wq), cond, shim_killed)
 #define rcuwait_wait_event(w, cond, state)				\
 	shim_wait_event(&(w)->wait, cond, shim_killed)
 

@@ -96,7 +96,7 @@ static inline void kvm_make_all_cpus_request(struct kvm *kvm, int req)
 
 void kvm_vcpu_gate_init(struct kvm *kvm);
 void kvm_vcpu_gate_online(struct kvm *kvm);
-int kvm_vcpu_gate_enter(struct kvm_vcpu *vcpu);
+int kvm_vcpu_gate_enter(struct kvm_vcpu *vcpu, bool finish);
 void kvm_vcpu_gate_leave(struct kvm_vcpu *vcpu);
 void kvm_vcpu_gate_reenter(struct kvm_vcpu *vcpu);
 /* What those of vcpu_gate.c are called here: the others are a fake. */
