@@ -34,7 +34,7 @@ from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, digest, git, lock, m
 BENCH = OUT / "bench"
 COUNTS = (10, 30, 50, 100, 509, 8192, 32764)
 LIMIT = 600                     # seconds, for a number of slots
-ICOUNT = "tsc_early_khz=1000000 no_timer_check"
+ICOUNT = "tsc_early_khz=1000000"
 # Where Debian has the kernels to compare with.
 PEERS = {"6.1": "bookworm bookworm-security"}
 LIMIT_FILE, LIMIT_LINE = "arch/x86/include/asm/kvm_host.h", "#define KVM_USER_MEM_SLOTS {}\n"

@@ -21,7 +21,7 @@ import re
 import subprocess
 import time
 
-from boot import QEMU, SPLAT, boot, tests_of
+from boot import PARAMETERS, QEMU, SPLAT, boot, tests_of
 from kernel import ARCHS, Arch, Variant, build, new_warnings, selftests
 from tree import materialise, read_series
 from workshop import (OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, remove, stage, took,
@@ -224,7 +224,7 @@ class Booted(Cell):
 
     def key(self):
         return digest(super().key(), *(test.source.read_bytes() for test in self.tests),
-                      QEMU["x86_64"], SPLAT.pattern, read(TOP / "scripts/init"))
+                      QEMU["x86_64"], PARAMETERS["x86_64"], SPLAT.pattern, read(TOP / "scripts/init"))
 
     def work(self, before):
         result = boot(self.title, f"bisect/boot-{self.name}", build(self), self.tests)
