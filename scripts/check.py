@@ -25,7 +25,8 @@ from workshop import (OUT, TOP, Base, Failure, digest, git, lock, main, note, pr
                       write)
 
 # These must pass on the patched kernel whatever the pristine one does.
-OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test", "memslot_stress_test"]
+OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test", "memslot_stress_test", "memory_regions_test",
+             "memory_regions_hold_test", "memory_regions_race_test"]
 MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus", *OWN_TESTS}
 ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test", *OWN_TESTS]
 # The array's traces: none may be left where KVM lives.
