@@ -22,7 +22,8 @@ from workshop import OUT, TOP, Base, Failure, digest, git, main, note, pretty, r
 
 # These must pass on the patched kernel whatever the pristine one does.
 OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test"]
-MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus", *OWN_TESTS}
+MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus",
+             "memslot_perf_test", *OWN_TESTS}
 # The array's traces: none may be left where KVM lives.
 GONE = r"id_to_index|used_slots|lru_slot|memslots\[\]"
 WHERE = ["virt/kvm", "include/linux", "arch/*/kvm"]
