@@ -918,7 +918,7 @@ static void report(unsigned int max)
 		else if (opts.quiet)
 			ksft_test_result_pass("%u slots: %s\n", nr_slots, name);
 		else
-			ksft_test_result_pass("%u slots: %s: %.2f us, median %.2f, worst run %.2f\n",
+			ksft_test_result_pass("%u slots: %s: %.2f us, median %.2f, worst %.2f\n",
 					      nr_slots, name, result->best,
 					      result->median, result->worst);
 	}
