@@ -322,6 +322,7 @@ def gnuplot(path, title, panels, curves, xlabel, ylabel):
         text += ["plot " + ", \\\n ".join(plots), *data]
     write(path.with_suffix(".gp"), "\n".join(text) + "\n")
     run(["gnuplot", path.with_suffix(".gp")], "bench/gnuplot", f"gnuplot could not draw {pretty(path)}")
+    write(path, re.sub(r"[ \t]+$", "", read(path), flags=re.M))
     return path
 
 
