@@ -27,8 +27,12 @@ from workshop import (OUT, TOP, Base, Failure, digest, git, lock, main, note, pr
 # These must pass on the patched kernel whatever the pristine one does.
 OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test", "memslot_stress_test", "memory_regions_test",
              "memory_regions_hold_test", "memory_regions_race_test"]
-MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus", *OWN_TESTS}
-ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test", *OWN_TESTS]
+MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus",
+             "memslot_perf_test", *OWN_TESTS}
+ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test", "memslot_abi_test",
+               "memslots_debugfs_test"]
+DEBUG_TESTS = ["set_memory_region_test", "memslot_abi_test", "memslots_debugfs_test", "memslot_stress_test",
+               "memslot_failslab_test"]
 # The array's traces: none may be left where KVM lives.
 GONE = r"id_to_index|used_slots|lru_slot|memslots\[\]"
 WHERE = ["virt/kvm", "include/linux", "arch/*/kvm"]
@@ -302,7 +306,7 @@ def debug_kernel(ctx):
 
 
 def debug_tests(ctx):
-    tests = ctx.tests(["set_memory_region_test", *OWN_TESTS, "memslot_failslab_test"], slower=5)
+    tests = ctx.tests(DEBUG_TESTS, slower=5)
     result = booted(ctx, "the debug kernel", "debug", ctx.image("", "debug"), tests, slower=5)
     for name, verdict, seconds in result.results:
         yield f"debug: {name}", verdict, seconds, result.history[name]
