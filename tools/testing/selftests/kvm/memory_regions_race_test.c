@@ -667,6 +667,7 @@ int main(int argc, char **argv)
 	};
 	int opt, i, nr;
 
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	rnd = time(NULL);
 	while ((opt = getopt(argc, argv, "hn:c:v:s:")) != -1) {
 		switch (opt) {
