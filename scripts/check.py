@@ -31,8 +31,7 @@ MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "
              "memslot_perf_test", *OWN_TESTS}
 ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test", "memslot_abi_test",
                "memslots_debugfs_test"]
-DEBUG_TESTS = ["set_memory_region_test", "memslot_abi_test", "memslots_debugfs_test", "memslot_stress_test",
-               "memslot_failslab_test"]
+DEBUG_TESTS = ["set_memory_region_test", *OWN_TESTS, "memslot_failslab_test"]
 # The array's traces: none may be left where KVM lives.
 GONE = r"id_to_index|used_slots|lru_slot|memslots\[\]"
 WHERE = ["virt/kvm", "include/linux", "arch/*/kvm"]

@@ -66,6 +66,11 @@ struct control {
 	uint64_t stop, pause, nr_vcpus, page_size;
 	uint64_t paused[MAX_VCPUS], accesses[MAX_VCPUS], calls[MAX_VCPUS];
 	uint64_t seen[PAGES];		/* highest version that a vCPU saw */
+	/*
+	 * What a vCPU wrote last, and to which version: not on its stack, for
+	 * the compiler might call memset(), and the guest has no libc.
+	 */
+	uint64_t last[MAX_VCPUS][PAGES], last_version[MAX_VCPUS][PAGES];
 };
 
 /* ------------------------------------------------------------- the guest */
@@ -119,7 +124,6 @@ static void guest_use(struct control *c, uint64_t v, uint64_t p, uint64_t *last,
 static void guest_code(uint64_t v)
 {
 	struct control *c = (void *)CONTROL;
-	uint64_t last[PAGES] = {}, last_version[PAGES] = {};
 	uint64_t (*code)(void);
 	uint64_t rnd = v + 1, p, got;
 
@@ -133,8 +137,8 @@ static void guest_code(uint64_t v)
 			GUEST_ASSERT_2(got == p + 1, p, got);
 			c->calls[v]++;
 		} else {
-			guest_use(c, v, p, &last[p], &last_version[p],
-				  c->accesses[v]);
+			guest_use(c, v, p, &c->last[v][p],
+				  &c->last_version[v][p], c->accesses[v]);
 		}
 		c->accesses[v]++;
 
