@@ -48,6 +48,7 @@ torture:
 fuzz:
 	$(need) core harness
 	@scripts/torture.py fuzz
+
 bench merits:
 	$(need) core build boot bench
 	@scripts/bench.py $@
