@@ -29,8 +29,8 @@ OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test", "memslot_stress_test",
              "memory_regions_hold_test", "memory_regions_race_test"]
 MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus",
              "memslot_perf_test", *OWN_TESTS}
-ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test", "memslot_abi_test",
-               "memslots_debugfs_test"]
+ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test", *OWN_TESTS,
+               "memory_regions_perf_test"]
 DEBUG_TESTS = ["set_memory_region_test", *OWN_TESTS, "memslot_failslab_test"]
 # The array's traces: none may be left where KVM lives.
 GONE = r"id_to_index|used_slots|lru_slot|memslots\[\]"

@@ -113,26 +113,71 @@ bool kvm_memslots_overlap(struct kvm_memslots *slots,
 	return false;
 }
 
-static void kvm_memslots_insert_gfn(struct kvm_memslots *slots,
-				    struct kvm_memory_slot *new)
+/*
+ * Where @new belongs in the tree, and its neighbours there, which are not yet
+ * known to leave room for it.  If it is between those given, no search is needed.
+ */
+static struct rb_node **
+kvm_memslots_find_place(struct kvm_memslots *slots,
+			const struct kvm_memory_slot *new,
+			struct kvm_memslots_place *place,
+			struct rb_node **parent)
 {
 	struct rb_node **link = &slots->gfn_tree.rb_node;
-	struct rb_node *parent = NULL;
+	struct kvm_memory_slot *below = place->below, *above = place->above;
+	unsigned int idx = slots->idx;
 
+	if (below && below->base_gfn < new->base_gfn &&
+	    (!above || new->base_gfn < above->base_gfn)) {
+		/* Of two neighbours, one has no child on the other's side. */
+		*parent = &below->gfn_node[idx];
+		link = &(*parent)->rb_right;
+		if (*link) {
+			*parent = &above->gfn_node[idx];
+			link = &(*parent)->rb_left;
+		}
+		return link;
+	}
+
+	*parent = NULL;
+	place->below = NULL;
+	place->above = NULL;
 	while (*link) {
 		struct kvm_memory_slot *slot;
 
-		parent = *link;
-		slot = kvm_memslot_of_gfn_node(parent, slots->idx);
+		*parent = *link;
+		slot = kvm_memslot_of_gfn_node(*parent, idx);
 		if (new->base_gfn < slot->base_gfn) {
-			link = &parent->rb_left;
+			place->above = slot;
+			link = &(*parent)->rb_left;
 		} else {
-			WARN_ON_ONCE(kvm_memslot_has_gfn(slot, new->base_gfn));
-			link = &parent->rb_right;
+			place->below = slot;
+			link = &(*parent)->rb_right;
 		}
 	}
-	rb_link_node(&new->gfn_node[slots->idx], parent, link);
-	rb_insert_color(&new->gfn_node[slots->idx], &slots->gfn_tree);
+	return link;
+}
+
+static bool kvm_memslots_room(const struct kvm_memslots_place *place,
+			      const struct kvm_memory_slot *new)
+{
+	const struct kvm_memory_slot *below = place->below;
+	const struct kvm_memory_slot *above = place->above;
+
+	return !(below && new->base_gfn - below->base_gfn < below->npages) &&
+	       !(above && above->base_gfn - new->base_gfn < new->npages);
+}
+
+static void kvm_memslots_insert_gfn(struct kvm_memslots *slots,
+				    struct kvm_memory_slot *new)
+{
+	struct rb_node *node = &new->gfn_node[slots->idx], *parent, **link;
+	struct kvm_memslots_place place = {};
+
+	link = kvm_memslots_find_place(slots, new, &place, &parent);
+	WARN_ON_ONCE(!kvm_memslots_room(&place, new));
+	rb_link_node(node, parent, link);
+	rb_insert_color(node, &slots->gfn_tree);
 }
 
 static void kvm_memslots_replace_gfn(struct kvm_memslots *slots,
@@ -225,47 +270,16 @@ bool kvm_memslots_insert(struct kvm_memslots *slots,
 			 struct kvm_memory_slot *new,
 			 struct kvm_memslots_place *place)
 {
-	struct rb_node **link = &slots->gfn_tree.rb_node, *parent = NULL;
-	struct kvm_memory_slot *below = place->below, *above = place->above;
-	gfn_t end = new->base_gfn + new->npages;
-	unsigned int idx = slots->idx;
+	struct rb_node *node = &new->gfn_node[slots->idx], *parent, **link;
 
-	if (below && below->base_gfn < new->base_gfn &&
-	    (!above || new->base_gfn < above->base_gfn)) {
-		/* Of two neighbours, one has no child on the other's side. */
-		parent = &below->gfn_node[idx];
-		link = &parent->rb_right;
-		if (*link) {
-			parent = &above->gfn_node[idx];
-			link = &parent->rb_left;
-		}
-	} else {
-		below = NULL;
-		above = NULL;
-		while (*link) {
-			struct kvm_memory_slot *slot;
-
-			parent = *link;
-			slot = kvm_memslot_of_gfn_node(parent, idx);
-			if (new->base_gfn < slot->base_gfn) {
-				above = slot;
-				link = &parent->rb_left;
-			} else {
-				below = slot;
-				link = &parent->rb_right;
-			}
-		}
-	}
-
-	if ((below && new->base_gfn - below->base_gfn < below->npages) ||
-	    (above && above->base_gfn < end))
+	link = kvm_memslots_find_place(slots, new, place, &parent);
+	if (!kvm_memslots_room(place, new))
 		return false;
 
-	rb_link_node(&new->gfn_node[idx], parent, link);
-	rb_insert_color(&new->gfn_node[idx], &slots->gfn_tree);
+	rb_link_node(node, parent, link);
+	rb_insert_color(node, &slots->gfn_tree);
 	kvm_memslots_replace_hva(slots, NULL, new);
 	place->below = new;
-	place->above = above;
 	return true;
 }
 

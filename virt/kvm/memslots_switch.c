@@ -22,7 +22,6 @@
 #include <linux/kvm_host.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
-#include <linux/overflow.h>
 #include <linux/slab.h>
 #include <trace/events/kvm.h>
 

@@ -349,6 +349,7 @@ static void with_guest(void)
 	int i, j, nr;
 
 	vm = vm_create_default(0, pages * 2, guest_code);
+	ucall_init(vm, NULL);
 	vm_fd = vm_get_fd(vm);
 #ifdef __x86_64__
 	vcpu_set_cpuid(vm, 0, kvm_get_supported_cpuid());
@@ -466,7 +467,9 @@ int main(int argc, char **argv)
 		       max_slots - FIRST_ID - 1 : counts[i], &few);
 	with_guest();
 
-	if (!machine)
+	if (!machine) {
+		ksft_set_plan(ksft_test_num());
 		ksft_print_cnts();
+	}
 	return failed ? KSFT_FAIL : KSFT_PASS;
 }

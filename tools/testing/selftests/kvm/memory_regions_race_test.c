@@ -152,6 +152,34 @@ static void guest_code(uint64_t v)
 	GUEST_DONE();
 }
 
+#ifdef __aarch64__
+/*
+ * An instruction that is not there is the guest's fault, and no exit: without
+ * vectors it would fault there for ever.
+ */
+void guest_exception(uint64_t pc, uint64_t syndrome)
+{
+	GUEST_ASSERT_2(!"exception", pc, syndrome);
+}
+
+static uint64_t guest_vectors(void)
+{
+	uint64_t addr;
+
+	asm("	adr %0, 1f\n"
+	    "	b 2f\n"
+	    "	.balign 2048\n"
+	    "1:	.rept 16\n"
+	    "	mrs x0, elr_el1\n"
+	    "	mrs x1, esr_el1\n"
+	    "	b guest_exception\n"
+	    "	.balign 128\n"
+	    "	.endr\n"
+	    "2:\n" : "=r"(addr));
+	return addr;
+}
+#endif
+
 /* -------------------------------------------------------------- the host */
 
 struct segment {
@@ -574,6 +602,7 @@ static int run(bool old_way, int nr)
 
 	page_size = getpagesize();
 	vm = vm_create_default(0, 64 * nr_vcpus, guest_code);
+	ucall_init(vm, NULL);
 	for (v = 1; v < nr_vcpus; v++)
 		vm_vcpu_add_default(vm, v, guest_code);
 	if (manual_protect)
@@ -618,6 +647,11 @@ static int run(bool old_way, int nr)
 #ifdef __x86_64__
 		vcpu_set_cpuid(vm, v, kvm_get_supported_cpuid());
 #endif
+#ifdef __aarch64__
+		/* VBAR_EL1 */
+		set_reg(vm, v, ARM64_SYS_REG(3, 0, 12, 0, 0),
+			guest_vectors());
+#endif
 		vcpu_args_set(vm, v, 1, (uint64_t)v);
 		pthread_create(&threads[v], NULL, vcpu_thread,
 			       (void *)(uintptr_t)v);
@@ -660,7 +694,7 @@ static void help(const char *name)
 	       "  -n  changes of the whole map, for each way to log (%d)\n"
 	       "  -c  changes slot by slot, at most, until one goes wrong (%d)\n"
 	       "  -v  vCPUs, up to %d (%d)\n"
-	       "  -s  seed of what is random (the time)\n",
+	       "  -s  seed of what is random (the clock)\n",
 	       name, switches, control_changes, MAX_VCPUS, nr_vcpus);
 }
 
@@ -672,7 +706,7 @@ int main(int argc, char **argv)
 	int opt, i, nr;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	rnd = time(NULL);
+	rnd = time(NULL) + now_ns();
 	while ((opt = getopt(argc, argv, "hn:c:v:s:")) != -1) {
 		switch (opt) {
 		case 'n':
