@@ -35,8 +35,8 @@ QEMU = {
     "icount": ["qemu-system-x86_64", "-accel", "tcg", "-icount", "shift=1,sleep=off", "-cpu", "EPYC,+svm,+npt",
                "-smp", "1", "-m", "4G"],
 }
-# With the TDP MMU, on any kernel, QEMU's processors must take turns: else the state that an exit saves for the guest now
-# and then is the host's (its RIP and CR3), and the guest hangs or is shut down.
+# With the TDP MMU, on any kernel, QEMU's processors must take turns: else the state that an exit saves for the guest
+# now and then is the host's (its RIP and CR3), and the guest hangs or is shut down.
 TAKES_TURNS = "kvm.tdp_mmu=1"
 # x86's check of the timer interrupt waits for ticks that do not come when the machine stalls, and panics.
 PARAMETERS = {"x86_64": "console=ttyS0 no_timer_check", "arm64": "console=ttyAMA0",
@@ -152,10 +152,9 @@ def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, e
     initrd = initramfs(log / "initramfs", (TOP / "scripts/init").read_bytes(),
                        [(f"tests.d/{test.name}", test.source) for test in [*tests, *extra]],
                        "".join(f"{test.name} {test.limit} {test.command}\n" for test in tests), arch)
-    machine = shlex.join(QEMU[arch])
-    if TAKES_TURNS in append:
-        machine = machine.replace("thread=multi", "thread=single")
-    command = [*shlex.split(machine), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+    threads = "single" if TAKES_TURNS in append else "multi"
+    command = [*(word.replace("thread=multi", f"thread={threads}") for word in QEMU[arch]),
+               "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                "-kernel", image, "-initrd", initrd, "-serial", f"file:{escape(result.console)}",
                "-append", f"{PARAMETERS[arch]} ignore_loglevel printk.devkmsg=on panic=-1 log_buf_len=4M "
                           f"{append}".strip(),

@@ -211,10 +211,10 @@ def passes(_, verdict):
     return verdict == "PASS"
 
 
-def booted(ctx, name, log, image, tests, good=passes, tries=3, **options):
+def booted(ctx, name, log, image, tests, good=passes, **options):
     """A Boot of IMAGE with TESTS, where what is not good is tried again."""
     return told(ctx, name, retried(lambda left, where: boot(name, where, image, left, **options),
-                                   f"check/{log}", tests, good, tries))
+                                   f"check/{log}", tests, good))
 
 
 def told(ctx, name, result):
