@@ -25,7 +25,7 @@ from kernel import ARCHS, arch_of, build, pick, selftests
 from tree import fetch, materialise
 from workshop import OUT, TOP, VARS, Base, Failure, choice, main, pretty, read, run, stage, took, write
 
-MODES = {"npt": "", "npt0": "kvm_amd.npt=0", "tdp_mmu": "kvm.tdp_mmu=1"}
+MODES = {"npt": "kvm_amd.npt=1", "npt0": "kvm_amd.npt=0", "tdp_mmu": "kvm.tdp_mmu=1"}
 
 QEMU = {
     "x86_64": ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt", "-smp", "2", "-m", "2G"],
@@ -35,9 +35,9 @@ QEMU = {
     "icount": ["qemu-system-x86_64", "-accel", "tcg", "-icount", "shift=1,sleep=off", "-cpu", "EPYC,+svm,+npt",
                "-smp", "1", "-m", "4G"],
 }
-# With the TDP MMU, on any kernel, QEMU's processors must take turns: else the state that an exit saves for the guest
-# now and then is the host's (its RIP and CR3), and the guest hangs or is shut down.
-TAKES_TURNS = "kvm.tdp_mmu=1"
+# With nested paging, on any kernel, QEMU's processors must take turns for the selftests: else the state that an exit
+# saves for the guest now and then is the host's (its RIP and CR3), and the guest hangs or is shut down.
+TAKES_TURNS = (MODES["npt"], MODES["tdp_mmu"])
 # x86's check of the timer interrupt waits for ticks that do not come when the machine stalls, and panics.
 PARAMETERS = {"x86_64": "console=ttyS0 no_timer_check", "arm64": "console=ttyAMA0",
               "icount": "console=ttyS0 no_timer_check"}
@@ -152,7 +152,7 @@ def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, e
     initrd = initramfs(log / "initramfs", (TOP / "scripts/init").read_bytes(),
                        [(f"tests.d/{test.name}", test.source) for test in [*tests, *extra]],
                        "".join(f"{test.name} {test.limit} {test.command}\n" for test in tests), arch)
-    threads = "single" if TAKES_TURNS in append else "multi"
+    threads = "single" if any(mode in append for mode in TAKES_TURNS) else "multi"
     command = [*(word.replace("thread=multi", f"thread={threads}") for word in QEMU[arch]),
                "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                "-kernel", image, "-initrd", initrd, "-serial", f"file:{escape(result.console)}",
