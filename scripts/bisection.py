@@ -181,8 +181,9 @@ class Strict(Cell):
     kind = "strict"
 
     def __init__(self, base, commits, step, arch):
-        super().__init__(base, commits, step,
-                         Arch(arch.name, arch.cross, f"W=1 C=1 {arch.target}", arch.image, "", arch.kernel))
+        # powerpc would stop at the first warning.
+        super().__init__(base, commits, step, Arch(arch.name, arch.cross, f"W=1 C=1 CONFIG_PPC_WERROR= {arch.target}",
+                                                   arch.image, "", arch.kernel))
         self.target, self.defconfig = arch, arch.defconfig
         self.suffix += "-strict"
         self.dir = self.dir.with_name(self.dir.name + "-strict")
@@ -201,9 +202,10 @@ class Strict(Cell):
         return False
 
     def warnings(self):
+        # Once each: a header's are told again for each file that includes it.
         src = self.base.out / "src"
-        return [line.replace(f"{src}/", "") for line in read(OUT / "log" / self.log()).splitlines()
-                if re.search(r"(warning|error): ", line)]
+        return list(dict.fromkeys(line.replace(f"{src}/", "") for line in read(OUT / "log" / self.log()).splitlines()
+                                  if re.search(r"(warning|error): ", line)))
 
 
 class Booted(Cell):
