@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """
 usage: make boot [TESTS="a b"] [MODE=npt|npt0|tdp_mmu] [APPEND="..."] [SERIES=0|N] [CONFIG=debug]
-       make guest [ROUNDS=10] [SERIES=0|N] [CONFIG=debug]
+       make guest [ROUNDS=10] [MODE=npt0|npt|tdp_mmu] [SERIES=0|N] [CONFIG=debug]
 
 boot: boots the kernel in QEMU (KVM works there: QEMU emulates AMD's SVM) and runs the selftests TESTS in it, all
-without it, with the options and timeouts of configs/selftests. MODE is the MMU mode of the KVM under test, APPEND
-are more kernel parameters. guest: runs a QEMU guest with -accel kvm on that kernel. In each of ROUNDS it gets
-DIMMs plugged and unplugged, a virtio-mem device resized, and is migrated live to another QEMU, while a load in it
-checks its memory; ROUNDS=0: only to its user space.
+without it, with the options and timeouts of configs/selftests. MODE is the MMU mode of the KVM under test; but for
+npt0, QEMU's processors take turns, as it cannot do nested paging in parallel. APPEND are more kernel parameters.
+guest: runs a QEMU guest with -accel kvm on that kernel. In each of ROUNDS it gets DIMMs plugged and unplugged, a
+virtio-mem device resized, and is migrated live to another QEMU, while a load in it checks its memory; ROUNDS=0: only
+to its user space.
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer line in the kernel's log.
 """
 
@@ -35,9 +36,9 @@ QEMU = {
     "icount": ["qemu-system-x86_64", "-accel", "tcg", "-icount", "shift=1,sleep=off", "-cpu", "EPYC,+svm,+npt",
                "-smp", "1", "-m", "4G"],
 }
-# With nested paging, on any kernel, QEMU's processors must take turns for the selftests: else the state that an exit
-# saves for the guest now and then is the host's (its RIP and CR3), and the guest hangs or is shut down.
-TAKES_TURNS = (MODES["npt"], MODES["tdp_mmu"])
+# With nested paging, on any kernel, QEMU's processors must take turns: else the state that an exit saves for the guest
+# now and then is the host's (its RIP and CR3), and the guest hangs or is shut down.
+PARALLEL = MODES["npt0"]
 # x86's check of the timer interrupt waits for ticks that do not come when the machine stalls, and panics.
 PARAMETERS = {"x86_64": "console=ttyS0 no_timer_check", "arm64": "console=ttyAMA0",
               "icount": "console=ttyS0 no_timer_check"}
@@ -152,7 +153,7 @@ def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, e
     initrd = initramfs(log / "initramfs", (TOP / "scripts/init").read_bytes(),
                        [(f"tests.d/{test.name}", test.source) for test in [*tests, *extra]],
                        "".join(f"{test.name} {test.limit} {test.command}\n" for test in tests), arch)
-    threads = "single" if any(mode in append for mode in TAKES_TURNS) else "multi"
+    threads = "multi" if arch != "x86_64" or PARALLEL in append else "single"
     command = [*(word.replace("thread=multi", f"thread={threads}") for word in QEMU[arch]),
                "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                "-kernel", image, "-initrd", initrd, "-serial", f"file:{escape(result.console)}",
@@ -298,7 +299,7 @@ QUICK = ("qemu-system-x86_64 -accel kvm -cpu EPYC,-xsave -smp 2 -m 512 -nodefaul
          "-serial file:/tmp/console")
 
 
-def guest(name, log, image, slower=1, rounds=0):
+def guest(name, log, image, slower=1, rounds=0, mode=PARALLEL):
     """
     Run a guest with -accel kvm on IMAGE; a Boot whose one test is "guest". Without ROUNDS only to its user space,
     else scripts/guest_play.py's: what it says is in the file "play" of the log.
@@ -317,7 +318,7 @@ def guest(name, log, image, slower=1, rounds=0):
     test = Test("guest", limit + 30, "/tests.d/guest", work / "guest")
     root = ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=root,mount_tag=root", *(["-m", "3G"] if rounds else [])]
-    result = boot(name, log, image, [test], append="workshop.root", qemu=root, slower=slower,
+    result = boot(name, log, image, [test], append=f"workshop.root {mode}", qemu=root, slower=slower,
                   extra=[Test("inner", 0, "", inner), Test("image", 0, "", image),
                          Test("play", 0, "", TOP / "scripts/guest_play.py")])
     lines = read(result.log).splitlines()
@@ -333,7 +334,7 @@ def guest(name, log, image, slower=1, rounds=0):
 def command(what=""):
     base = Base()
     arch = arch_of()
-    mode = MODES[choice("MODE", tuple(MODES), "npt")]
+    mode = MODES[choice("MODE", tuple(MODES), "npt0" if what == "guest" else "npt")]
     wanted = VARS["TESTS"].split()
     slower = 5 if VARS["CONFIG"] == "debug" else 1
     stage.plan(5 if what == "boot" else 4)
@@ -352,7 +353,7 @@ def command(what=""):
         if not rounds.isdigit():
             raise Failure(f"ROUNDS={rounds} is no number")
         with stage(f"a guest on {variant.title}"):
-            result = guest(variant.title, log, image, slower, int(rounds))
+            result = guest(variant.title, log, image, slower, int(rounds), mode)
         print(read(OUT / "log" / log / "play"), end="")
     else:
         raise Failure(f"scripts/boot.py: no such command {what!r} (see --help)")

@@ -16,7 +16,7 @@ import time
 
 import test_workshop
 from bisection import TARGETS, Cell, Strict, done, do
-from boot import MODES, Test, boot, guest, retried, tests_of
+from boot import MODES, PARALLEL, Test, boot, guest, retried, tests_of
 from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
 from series import apply_mails, export, refresh
@@ -306,7 +306,7 @@ def debug_kernel(ctx):
 
 def debug_tests(ctx):
     tests = ctx.tests(DEBUG_TESTS, slower=5)
-    result = booted(ctx, "the debug kernel", "debug", ctx.image("", "debug"), tests, slower=5)
+    result = booted(ctx, "the debug kernel", "debug", ctx.image("", "debug"), tests, append=PARALLEL, slower=5)
     for name, verdict, seconds in result.results:
         yield f"debug: {name}", verdict, seconds, result.history[name]
     yield clean_log("debug", result)

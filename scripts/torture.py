@@ -14,7 +14,7 @@ it goes, ends with "N passed, N failed, N skipped". Results are in out/torture/r
 import re
 import subprocess
 
-from boot import MODES, boot, guest
+from boot import MODES, PARALLEL, boot, guest
 from check import clean_log, command_item, suite
 from workshop import OUT, VARS, Failure, main, note, pretty, read, write
 
@@ -51,7 +51,7 @@ def stress_debug(mode, seconds):
 
 def failslab(ctx):
     result = boot("the debug kernel", "torture/failslab", ctx.image("", "debug"),
-                  ctx.tests(["memslot_failslab_test"], 5), append=PATIENT, slower=5)
+                  ctx.tests(["memslot_failslab_test"], 5), append=f"{PARALLEL} {PATIENT}", slower=5)
     told(result, r"allocations|leak")
     yield "each allocation fails", result.results[0][1], result.results[0][2], pretty(result.log)
     yield clean_log("each allocation fails", result)
@@ -78,7 +78,7 @@ def kcsan(seconds):
         for series, name in (("0", "pristine"), ("", "patched")):
             tests = [*ctx.tests(["set_memory_region_test"], 5), stress(ctx, seconds if not series else 10, 5)]
             result = boot(f"the {name} kernel with KCSAN", f"torture/kcsan-{name}", ctx.image(series, "kcsan"), tests,
-                          append=PATIENT, slower=5)
+                          append=f"{PARALLEL} {PATIENT}", slower=5)
             found[name] = races(result, ctx.variant(series, "kcsan"))
         for test, verdict, took in result.results:
             yield f"KCSAN: {test}", verdict, took, pretty(result.log)
@@ -124,8 +124,8 @@ def command(*parts):
         ("each allocation fails, debug kernel", failslab),
         ("KCSAN kernels build", lambda ctx: (ctx.image("0", "kcsan"), ctx.image("", "kcsan")) and None),
         ("KCSAN", kcsan(3 * second)),
-        ("guest, pristine kernel", guests("0", "pristine", max(1, minutes // 15))),
-        ("guest, patched kernel", guests("", "patched", max(1, minutes // 5))),
+        ("guest, pristine kernel", guests("0", "pristine", max(1, minutes // 6))),
+        ("guest, patched kernel", guests("", "patched", max(1, minutes // 2))),
     ]
     return suite(items, parts, "torture")
 
