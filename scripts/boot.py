@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """
 usage: make boot [TESTS="a b"] [MODE=npt|npt0|tdp_mmu] [APPEND="..."] [SERIES=0|N] [CONFIG=debug]
-       make guest [ROUNDS=10] [MODE=npt0|npt|tdp_mmu] [SERIES=0|N] [CONFIG=debug]
+       make guest [ROUNDS=10] [SERIES=0|N] [CONFIG=debug]
 
 boot: boots the kernel in QEMU (KVM works there: QEMU emulates AMD's SVM) and runs the selftests TESTS in it, all
 without it, with the options and timeouts of configs/selftests. MODE is the MMU mode of the KVM under test; but for
 npt0, QEMU's processors take turns, as it cannot do nested paging in parallel. APPEND are more kernel parameters.
-guest: runs a QEMU guest with -accel kvm on that kernel. In each of ROUNDS it gets DIMMs plugged and unplugged, a
-virtio-mem device resized, and is migrated live to another QEMU, while a load in it checks its memory; ROUNDS=0: only
-to its user space.
+guest: runs a QEMU guest with -accel kvm on that kernel, as with npt0. In each of ROUNDS it gets DIMMs plugged and
+unplugged, a virtio-mem device resized, and is migrated live to another QEMU, while a load in it checks its memory;
+ROUNDS=0: only to its user space.
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer line in the kernel's log.
 """
 
@@ -299,7 +299,7 @@ QUICK = ("qemu-system-x86_64 -accel kvm -cpu EPYC,-xsave -smp 2 -m 512 -nodefaul
          "-serial file:/tmp/console")
 
 
-def guest(name, log, image, slower=1, rounds=0, mode=PARALLEL):
+def guest(name, log, image, slower=1, rounds=0):
     """
     Run a guest with -accel kvm on IMAGE; a Boot whose one test is "guest". Without ROUNDS only to its user space,
     else scripts/guest_play.py's: what it says is in the file "play" of the log.
@@ -318,7 +318,7 @@ def guest(name, log, image, slower=1, rounds=0, mode=PARALLEL):
     test = Test("guest", limit + 30, "/tests.d/guest", work / "guest")
     root = ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=root,mount_tag=root", *(["-m", "3G"] if rounds else [])]
-    result = boot(name, log, image, [test], append=f"workshop.root {mode}", qemu=root, slower=slower,
+    result = boot(name, log, image, [test], append=f"workshop.root {PARALLEL}", qemu=root, slower=slower,
                   extra=[Test("inner", 0, "", inner), Test("image", 0, "", image),
                          Test("play", 0, "", TOP / "scripts/guest_play.py")])
     lines = read(result.log).splitlines()
@@ -334,7 +334,7 @@ def guest(name, log, image, slower=1, rounds=0, mode=PARALLEL):
 def command(what=""):
     base = Base()
     arch = arch_of()
-    mode = MODES[choice("MODE", tuple(MODES), "npt0" if what == "guest" else "npt")]
+    mode = MODES[choice("MODE", tuple(MODES), "npt")]
     wanted = VARS["TESTS"].split()
     slower = 5 if VARS["CONFIG"] == "debug" else 1
     stage.plan(5 if what == "boot" else 4)
@@ -353,7 +353,7 @@ def command(what=""):
         if not rounds.isdigit():
             raise Failure(f"ROUNDS={rounds} is no number")
         with stage(f"a guest on {variant.title}"):
-            result = guest(variant.title, log, image, slower, int(rounds), mode)
+            result = guest(variant.title, log, image, slower, int(rounds))
         print(read(OUT / "log" / log / "play"), end="")
     else:
         raise Failure(f"scripts/boot.py: no such command {what!r} (see --help)")
