@@ -160,14 +160,19 @@ def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, e
                "-append", f"{PARAMETERS[arch]} ignore_loglevel printk.devkmsg=on panic=-1 log_buf_len=4M "
                           f"{append}".strip(),
                "-chardev", f"file,id=results,path={escape(result.log)}", "-device", "virtio-serial-pci",
-               "-device", "virtserialport,chardev=results,name=results", *qemu]
+               "-device", "virtserialport,chardev=results,name=results", "-monitor", "stdio", *qemu]
     start = time.monotonic()
     with open(log / "qemu", "wb") as errors:
         errors.write((shlex.join(map(str, command)) + "\n").encode())
         errors.flush()
-        process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+        process = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=errors, stderr=errors)
         try:
             watch(process, result, tests, slower)
+            if process.poll() is None:
+                # It hangs. What its processors are at is for the log.
+                process.stdin.write(b"info registers -a\ninfo lapic 0\ninfo lapic 1\ninfo status\n")
+                process.stdin.flush()
+                time.sleep(2)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
