@@ -37,7 +37,8 @@ QEMU = {
                "-smp", "1", "-m", "4G"],
 }
 # With nested paging, on any kernel, QEMU's processors must take turns: else the state that an exit saves for the guest
-# now and then is the host's (its RIP and CR3), and the guest hangs or is shut down.
+# now and then is the host's (its RIP and CR3), and the guest hangs or is shut down. Without, it takes KCSAN's slow kernel
+# some minutes to get an interrupt while interrupts are disabled, and so to wait for a lock that it has itself.
 PARALLEL = MODES["npt0"]
 # x86's check of the timer interrupt waits for ticks that do not come when the machine stalls, and panics.
 PARAMETERS = {"x86_64": "console=ttyS0 no_timer_check", "arm64": "console=ttyAMA0",
@@ -143,8 +144,11 @@ class Boot:
         return next((verdict for test, verdict, _ in self.results if test == name), "NOT RUN")
 
 
-def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, extra=()):
-    """Boot IMAGE, run TESTS, with the files EXTRA beside them; logs go to out/log/LOG. Returns a Boot."""
+def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, extra=(), turns=False):
+    """
+    Boot IMAGE, run TESTS, with the files EXTRA beside them; logs go to out/log/LOG. With TURNS, processors take turns in
+    any mode. Returns a Boot.
+    """
     log = OUT / "log" / log
     log.mkdir(parents=True, exist_ok=True)
     result = Boot(name, log)
@@ -153,7 +157,7 @@ def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, e
     initrd = initramfs(log / "initramfs", (TOP / "scripts/init").read_bytes(),
                        [(f"tests.d/{test.name}", test.source) for test in [*tests, *extra]],
                        "".join(f"{test.name} {test.limit} {test.command}\n" for test in tests), arch)
-    threads = "multi" if arch != "x86_64" or PARALLEL in append else "single"
+    threads = "multi" if arch != "x86_64" or (PARALLEL in append and not turns) else "single"
     command = [*(word.replace("thread=multi", f"thread={threads}") for word in QEMU[arch]),
                "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
                "-kernel", image, "-initrd", initrd, "-serial", f"file:{escape(result.console)}",
