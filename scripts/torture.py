@@ -128,7 +128,7 @@ def command(*parts):
         *((f"stress on the debug kernel, {mode}", stress_debug(mode, 3 * second)) for mode in MODES),
         ("each allocation fails, debug kernel", failslab),
         ("KCSAN kernels build", lambda ctx: (ctx.image("0", "kcsan"), ctx.image("", "kcsan")) and None),
-        *((f"KCSAN, {mode}", kcsan(mode, 2 * second)) for mode in ("npt", "npt0")),
+        *((f"KCSAN, {mode}", kcsan(mode, 3 * second)) for mode in ("npt", "npt0")),
         ("guest, pristine kernel", guests("0", "pristine", max(1, minutes // 6))),
         ("guest, patched kernel", guests("", "patched", max(1, minutes // 2))),
     ]
