@@ -13,6 +13,7 @@ ROUNDS=0: only to its user space.
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer line in the kernel's log.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -174,8 +175,9 @@ def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, e
             watch(process, result, tests, slower)
             if process.poll() is None:
                 # It hangs. What its processors are at is for the log.
-                process.stdin.write(b"info registers -a\ninfo lapic 0\ninfo lapic 1\ninfo status\n")
-                process.stdin.flush()
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(b"info registers -a\ninfo lapic 0\ninfo lapic 1\ninfo status\n")
+                    process.stdin.flush()
                 time.sleep(2)
         finally:
             if process.poll() is None:

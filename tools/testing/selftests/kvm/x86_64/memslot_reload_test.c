@@ -115,14 +115,11 @@ static void on_alarm(int sig)
 }
 
 /* Alarms come here: the main thread has them blocked. */
-static void *run_vcpu(void *arg)
+static void *run_vcpu(void *alarms)
 {
-	sigset_t alarms;
 	int r;
 
-	sigemptyset(&alarms);
-	sigaddset(&alarms, SIGALRM);
-	pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
+	pthread_sigmask(SIG_UNBLOCK, alarms, NULL);
 	while (!load(stop)) {
 		r = _vcpu_ioctl(vm, VCPU_ID, KVM_RUN, NULL);
 		TEST_ASSERT(r == -1 && errno == EINTR,
@@ -137,12 +134,15 @@ static void *run_vcpu(void *arg)
 	return NULL;
 }
 
-/* The first one after that time, then so many that one finds the vCPU running. */
-static void set_alarms(long first_us, long next_us)
+/*
+ * The first one after that time, none if that is 0; then so many that one finds
+ * the vCPU running.
+ */
+static void set_alarms(long first_us)
 {
 	struct itimerval value = {
 		.it_value.tv_usec = first_us,
-		.it_interval.tv_usec = next_us,
+		.it_interval.tv_usec = 200,
 	};
 
 	setitimer(ITIMER_REAL, &value, NULL);
@@ -152,11 +152,11 @@ static void one_round(void *used, void *other)
 {
 	usleep(random() % 3000);
 	store(hold, true);
-	set_alarms(1 + random() % 4000, 200);
+	set_alarms(1 + random() % 4000);
 	set_region(OTHER_SLOT, 0, 0, NULL);
 	while (!load(held))
 		usleep(50);
-	set_alarms(0, 0);
+	set_alarms(0);
 
 	set_region(USED_SLOT, 0, 0, NULL);
 	madvise(used, USED_SIZE, MADV_DONTNEED);
@@ -210,11 +210,11 @@ int main(int argc, char *argv[])
 	sigemptyset(&alarms);
 	sigaddset(&alarms, SIGALRM);
 	pthread_sigmask(SIG_BLOCK, &alarms, NULL);
-	pthread_create(&vcpu, NULL, run_vcpu, NULL);
+	pthread_create(&vcpu, NULL, run_vcpu, &alarms);
 	for (end = time(NULL) + seconds; time(NULL) < end; rounds++)
 		one_round(used, other);
 	store(stop, true);
-	set_alarms(1, 200);
+	set_alarms(1);
 	pthread_join(vcpu, NULL);
 	kvm_vm_free(vm);
 
