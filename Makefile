@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # The workshop's face. Each target is a program under scripts/, which has --help.
 
-.PHONY: help run check torture fuzz bench bench-native merits bisect tree kernel selftests boot guest series am refresh \
-	lint clean distclean
+.PHONY: help run check torture fuzz bench bench-native merits bisect tree kernel selftests boot guest bundle series am \
+	refresh lint clean distclean
 need = @scripts/need
 
 help:
@@ -22,8 +22,10 @@ help:
 #: make refresh                      the way back: patches/ and new files from the edited tree
 #: make kernel [SERIES=0|N]          build a kernel: pristine (0), after step N, or the whole series
 #: make selftests                    build KVM's selftests, static
-#: make boot [TESTS="a b"] [APPEND=] boot that kernel in QEMU, run selftests [MODE=npt|npt0|tdp_mmu]
+#: make boot [TESTS="a b"] [APPEND=] boot that kernel, run selftests [CPU=amd MODE=npt|npt0|tdp_mmu]
+#:                                  [CPU=intel MODE=ept|ept0|tdp_mmu]
 #: make guest [ROUNDS=10]            run a QEMU guest with -accel kvm on it: DIMMs, virtio-mem, migration
+#: make bundle                       kernels, tests and benchmarks for people with real processors, one archive
 #: make series                       the series as mails for git am
 #: make am LINUX=DIR                 apply them to your kernel tree
 #: make lint                         checkpatch, shellcheck, codespell
@@ -77,12 +79,16 @@ boot guest:
 	$(need) core build boot
 	@scripts/boot.py $@
 
+bundle:
+	$(need) core build boot bundle
+	@scripts/bundle.py
+
 lint:
 	$(need) core lint
 	@scripts/lint.py
 
 clean:
-	@rm -rf out/*/build out/*/src out/*/selftests out/*/boot out/*/mails out/check out/bisect out/log
+	@rm -rf out/*/build out/*/src out/*/selftests out/*/boot out/*/mails out/check out/bisect out/bundle out/log
 	@for tree in out/*/linux; do [ ! -d "$$tree" ] || git -C "$$tree" worktree prune; done
 
 # What was edited in the tree and not taken into patches/ is not thrown away.

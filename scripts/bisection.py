@@ -21,8 +21,9 @@ import re
 import subprocess
 import time
 
-from boot import PARAMETERS, QEMU, SPLAT, boot, tests_of
+from boot import SPLAT, boot, tests_of
 from kernel import ARCHS, Arch, Variant, build, new_warnings, selftests
+from machine import MACHINES, MODES
 from tree import materialise, read_series
 from workshop import (OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, remove, stage, took,
                       write)
@@ -212,6 +213,7 @@ class Booted(Cell):
     """A step booted on x86_64, with the workshop's own config."""
 
     kind = "booted"
+    machine = MODES["amd", "npt"].machines[0]
     preset, demanded, fragments = Variant.preset, Variant.demanded, Variant.fragments
 
     def __init__(self, base, commits, step, tests):
@@ -226,10 +228,10 @@ class Booted(Cell):
 
     def key(self):
         return digest(super().key(), *(test.source.read_bytes() for test in self.tests),
-                      QEMU["x86_64"], PARAMETERS["x86_64"], SPLAT.pattern, read(TOP / "scripts/init"))
+                      self.machine, MACHINES[self.machine].identity(), SPLAT.pattern, read(TOP / "scripts/init"))
 
     def work(self, before):
-        result = boot(self.title, f"bisect/boot-{self.name}", build(self), self.tests)
+        result = boot(self.title, f"bisect/boot-{self.name}", build(self), self.tests, self.machine)
         bad = [f"{name} {verdict}: {pretty(result.log)}" for name, verdict, _ in result.results if verdict != "PASS"]
         bad += [f"{text}: {pretty(result.console)}" for _, text in result.splats[:1]]
         if bad:

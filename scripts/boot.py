@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make boot [TESTS="a b"] [MODE=npt|npt0|tdp_mmu] [APPEND="..."] [SERIES=0|N] [CONFIG=debug]
+usage: make boot [TESTS="a b"] [CPU=amd] [MODE=npt|npt0|tdp_mmu] [APPEND="..."] [SERIES=0|N] [CONFIG=debug]
+       make boot CPU=intel [MODE=ept|ept0|tdp_mmu] ...
        make guest [ROUNDS=10] [SERIES=0|N] [CONFIG=debug]
 
-boot: boots the kernel in QEMU (KVM works there: QEMU emulates AMD's SVM) and runs the selftests TESTS in it, all
-without it, with the options and timeouts of configs/selftests. MODE is the MMU mode of the KVM under test; but for
-npt0, QEMU's processors take turns, as it cannot do nested paging in parallel. APPEND are more kernel parameters.
+boot: boots the kernel in an emulator that has KVM's hardware support (QEMU: AMD's; Bochs: Intel's and AMD's) and runs the
+selftests TESTS in it, all without it, with the options and timeouts of configs/selftests. MODE is the MMU mode of the
+KVM under test; without, nested paging. scripts/machine.py says which emulator runs which mode; EMULATOR=qemu|bochs
+takes the other. APPEND are more kernel parameters.
 guest: runs a QEMU guest with -accel kvm on that kernel, as with npt0. In each of ROUNDS it gets DIMMs plugged and
 unplugged, a virtio-mem device resized, and is migrated live to another QEMU, while a load in it checks its memory;
 ROUNDS=0: only to its user space.
@@ -24,26 +26,9 @@ import time
 from pathlib import Path
 
 from kernel import ARCHS, arch_of, build, pick, selftests
+from machine import MACHINES, MODES, mode_of
 from tree import fetch, materialise
-from workshop import OUT, TOP, VARS, Base, Failure, choice, main, pretty, read, run, stage, took, write
-
-MODES = {"npt": "kvm_amd.npt=1", "npt0": "kvm_amd.npt=0", "tdp_mmu": "kvm.tdp_mmu=1"}
-
-QEMU = {
-    "x86_64": ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm,+npt", "-smp", "2", "-m", "2G"],
-    "arm64": ["qemu-system-aarch64", "-accel", "tcg,thread=multi", "-machine",
-              "virt,virtualization=on,gic-version=3", "-cpu", "max", "-smp", "2", "-m", "2G"],
-    # Virtual time is a count of instructions, whatever the machine does: for measuring (with bench.ICOUNT).
-    "icount": ["qemu-system-x86_64", "-accel", "tcg", "-icount", "shift=1,sleep=off", "-cpu", "EPYC,+svm,+npt",
-               "-smp", "1", "-m", "4G"],
-}
-# With nested paging, on any kernel, QEMU's processors must take turns: else the state that an exit saves for the guest
-# now and then is the host's (its RIP and CR3), and the guest hangs or is shut down. Without, it takes KCSAN's slow kernel
-# some minutes to get an interrupt while interrupts are disabled, and so to wait for a lock that it has itself.
-PARALLEL = MODES["npt0"]
-# x86's check of the timer interrupt waits for ticks that do not come when the machine stalls, and panics.
-PARAMETERS = {"x86_64": "console=ttyS0 no_timer_check", "arm64": "console=ttyAMA0",
-              "icount": "console=ttyS0 no_timer_check"}
+from workshop import OUT, TOP, VARS, Base, Failure, main, pretty, read, run, stage, took, write
 
 # What the kernel says when something is wrong.
 SPLAT = re.compile(
@@ -74,7 +59,8 @@ def cpio(entries):
 def initramfs(path, init, files=(), tests="", arch="x86_64"):
     """Write the initramfs PATH: busybox, INIT, FILES as (name, path), and the list of tests."""
     directory, program = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755
-    entries = [(name, directory, b"") for name in ("bin", "dev", "tests.d")]
+    parents = {str(parent): None for name, _ in files for parent in reversed(Path(name).parents[:-1])}
+    entries = [(name, directory, b"") for name in dict.fromkeys(["bin", "dev", *parents])]
     entries += [("dev/console", stat.S_IFCHR | 0o600, (5, 1)), ("dev/kmsg", stat.S_IFCHR | 0o600, (1, 11)),
                 ("bin/busybox", program, busybox(arch)),
                 ("bin/sh", stat.S_IFLNK | 0o777, b"busybox"), ("init", program, init),
@@ -86,8 +72,7 @@ def initramfs(path, init, files=(), tests="", arch="x86_64"):
 
 def busybox(arch):
     """A static busybox for ARCH: this machine's, or that of the distribution for another one."""
-    # A machine that QEMU has under another name, for measuring, is an x86_64.
-    if ARCHS.get(arch, ARCHS["x86_64"]).tools != os.uname().machine:
+    if ARCHS[arch].tools != os.uname().machine:
         have = OUT / "download" / f"busybox-{arch}"
         deb = fetch("busybox-static", Base()["SUITES"].split()[0], have, f"download-busybox-{arch}",
                     f"do without ARCH={arch}", {"x86_64": "amd64"}.get(arch, arch))
@@ -131,25 +116,27 @@ def tests_of(where, names, wanted=None, slower=1):
     return tests
 
 
-# ---------------------------------------------------------------- QEMU
+# ---------------------------------------------------------------- a boot
 
 class Boot:
     """What one boot showed: results (name, verdict, seconds), the lines of concern in the kernel's log, its logs."""
 
     def __init__(self, name, log):
         self.name, self.log, self.console = name, log / "results", log / "console"
-        self.results, self.splats, self.release, self.seconds = [], [], "", 0.0
+        self.results, self.splats, self.release, self.processor, self.seconds = [], [], "", "", 0.0
         self.history = {}       # see retried()
 
     def verdict(self, name):
         return next((verdict for test, verdict, _ in self.results if test == name), "NOT RUN")
 
 
-def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, extra=(), turns=False):
+def boot(name, log, image, tests, machine="qemu-amd", append="", slower=1, extra=(), more=()):
     """
-    Boot IMAGE, run TESTS, with the files EXTRA beside them; logs go to out/log/LOG. With TURNS, processors take turns in
-    any mode. Returns a Boot.
+    Boot IMAGE on the MACHINE of that name, run TESTS, with the files EXTRA beside them; logs go to out/log/LOG. MORE are
+    devices, for QEMU. Returns a Boot.
     """
+    machine = MACHINES[machine]
+    machine.ready()
     log = OUT / "log" / log
     log.mkdir(parents=True, exist_ok=True)
     result = Boot(name, log)
@@ -157,69 +144,53 @@ def boot(name, log, image, tests, arch="x86_64", append="", qemu=(), slower=1, e
         path.write_text("")
     initrd = initramfs(log / "initramfs", (TOP / "scripts/init").read_bytes(),
                        [(f"tests.d/{test.name}", test.source) for test in [*tests, *extra]],
-                       "".join(f"{test.name} {test.limit} {test.command}\n" for test in tests), arch)
-    threads = "multi" if arch != "x86_64" or (PARALLEL in append and not turns) else "single"
-    command = [*(word.replace("thread=multi", f"thread={threads}") for word in QEMU[arch]),
-               "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-               "-kernel", image, "-initrd", initrd, "-serial", f"file:{escape(result.console)}",
-               "-append", f"{PARAMETERS[arch]} ignore_loglevel printk.devkmsg=on panic=-1 log_buf_len=4M "
-                          f"{append}".strip(),
-               "-chardev", f"file,id=results,path={escape(result.log)}", "-device", "virtio-serial-pci",
-               "-device", "virtserialport,chardev=results,name=results", "-monitor", "stdio", *qemu]
+                       "".join(f"{test.name} {test.limit} {test.command}\n" for test in tests), machine.arch)
     start = time.monotonic()
-    with open(log / "qemu", "wb") as errors:
-        errors.write((shlex.join(map(str, command)) + "\n").encode())
-        errors.flush()
-        process = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=errors, stderr=errors)
-        try:
-            watch(process, result, tests, slower)
-            if process.poll() is None:
-                # It hangs. What its processors are at is for the log.
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.write(b"info registers -a\ninfo lapic 0\ninfo lapic 1\ninfo status\n")
-                    process.stdin.flush()
-                time.sleep(2)
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-            process.wait()
-    initrd.unlink()
+    process = machine.start(image, initrd, append, result.console, result.log, log, more)
+    try:
+        watch(process, lambda: machine.clock(process), result, tests, slower)
+        if process.poll() is None:
+            # It hangs. What its processors are at is for the log.
+            machine.inspect(process)
+            time.sleep(2)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+    for large in ("initramfs", "boot.iso"):
+        (log / large).unlink(missing_ok=True)
     result.seconds = time.monotonic() - start
     collect(result, tests)
     if not result.release:
         if not read(result.console):
-            raise Failure(f"QEMU did not start {name}", log / "qemu")
+            raise Failure(f"{machine.name} did not start {name}", log / "emulator")
         raise Failure(f"{name} did not come to its user space in {took(result.seconds)}", result.console)
     return result
 
 
-def escape(path):
-    return str(path).replace(",", ",,")
-
-
-def watch(process, result, tests, slower):
-    """Wait for QEMU to end; give it up where the kernel hangs."""
+def watch(process, clock, result, tests, slower):
+    """Wait for the emulator to end; give it up where the kernel hangs."""
     limits = {test.name: test.limit for test in tests}
-    deadline = time.monotonic() + 90 * slower
+    deadline = clock() + 90 * slower
     with open(result.log, encoding="utf-8", errors="replace") as log:
         pending = ""
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.poll() is None and clock() < deadline:
             pending += log.read()
             *lines, pending = pending.split("\n")
             for line in lines:
                 word, _, rest = line.partition(" ")
                 if word == "@start":
-                    deadline = time.monotonic() + limits.get(rest, 60) + 30 * slower
+                    deadline = clock() + limits.get(rest, 60) + 30 * slower
                 elif word in ("@boot", "@end", "@done"):
-                    deadline = time.monotonic() + 60 * slower
+                    deadline = clock() + 60 * slower
             time.sleep(0.1)
 
 
 def collect(result, tests):
     """Read the verdicts and the kernel's log."""
     said = read(result.log)
-    booted = re.search(r"^@boot (\S+)", said, re.M)
-    result.release = booted.group(1) if booted else ""
+    booted = re.search(r"^@boot (\S+) \S+ ?(.*)", said, re.M)
+    result.release, result.processor = booted.groups() if booted else ("", "")
     started = re.findall(r"^@start (\S+)$", said, re.M)
     ends = {name: (int(code), float(end) - float(begin)) for name, code, begin, end in
             re.findall(r"^@end (\S+) (\d+) (\S+) (\S+)$", said, re.M)}
@@ -329,7 +300,8 @@ def guest(name, log, image, slower=1, rounds=0):
     test = Test("guest", limit + 30, "/tests.d/guest", work / "guest")
     root = ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=root,mount_tag=root", *(["-m", "3G"] if rounds else [])]
-    result = boot(name, log, image, [test], append=f"workshop.root {PARALLEL}", qemu=root, slower=slower,
+    npt0 = MODES["amd", "npt0"]
+    result = boot(name, log, image, [test], npt0.machines[0], f"workshop.root {npt0.parameter}", slower, more=root,
                   extra=[Test("inner", 0, "", inner), Test("image", 0, "", image),
                          Test("play", 0, "", TOP / "scripts/guest_play.py")])
     lines = read(result.log).splitlines()
@@ -345,7 +317,8 @@ def guest(name, log, image, slower=1, rounds=0):
 def command(what=""):
     base = Base()
     arch = arch_of()
-    mode = MODES[choice("MODE", tuple(MODES), "npt")]
+    mode = mode_of()
+    machine = mode.machine() if arch.name == "x86_64" else f"qemu-{arch.name}"
     wanted = VARS["TESTS"].split()
     slower = 5 if VARS["CONFIG"] == "debug" else 1
     stage.plan(5 if what == "boot" else 4)
@@ -355,8 +328,10 @@ def command(what=""):
     log = f"{base.name}/{what}-{variant.dir.name}"
     if what == "boot":
         tests = tests_of(*selftests(base, commits, arch), wanted, slower)
-        with stage(f"booting {variant.title}"):
-            result = boot(variant.title, log, image, tests, arch.name, f"{mode} {VARS['APPEND']}".strip(), slower=slower)
+        MACHINES[machine].ready()
+        log += f"-{mode.cpu}-{mode.name}" if arch.name == "x86_64" else ""
+        with stage(f"booting {variant.title} on {machine}"):
+            result = boot(variant.title, log, image, tests, machine, f"{mode.parameter} {VARS['APPEND']}", slower)
     elif what == "guest":
         if arch.name != "x86_64":
             raise Failure(f"ARCH={arch.name} has no guest yet: only x86_64")

@@ -13,16 +13,18 @@ again in a fresh boot, twice at most, and passes if it passes then; that is told
 import json
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import test_workshop
 from bisection import TARGETS, Cell, Strict, done, do
-from boot import MODES, PARALLEL, Test, boot, guest, retried, tests_of
+from boot import Test, boot, guest, retried, tests_of
 from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
+from machine import MACHINES, MODES
 from series import apply_mails, export, refresh
 from tree import materialise, stage_dir
-from workshop import (OUT, TOP, Base, Failure, digest, git, lock, main, note, pretty, read, remove, run, stage, took,
-                      write)
+from workshop import (OUT, TOP, Base, Failure, Unavailable, digest, git, lock, main, note, pretty, read, remove, run,
+                      stage, took, write)
 
 # These must pass on the patched kernel whatever the pristine one does.
 OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test", "memslot_stress_test", "memory_regions_test",
@@ -34,6 +36,8 @@ MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "
 ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test", *OWN_TESTS,
                "memory_regions_perf_test"]
 DEBUG_TESTS = ["set_memory_region_test", *OWN_TESTS, *FATAL, "memslot_failslab_test"]
+# Intel's other modes: what there is new to see of memslots, memory regions, VMX and dirty logging.
+INTEL_MORE = r"^(memslot|memory_regions|vmx_)|dirty_log_test|set_memory_region"
 # The array's traces: none may be left where KVM lives.
 GONE = r"id_to_index|used_slots|lru_slot|memslots\[\]"
 WHERE = ["virt/kvm", "include/linux", "arch/*/kvm"]
@@ -183,6 +187,11 @@ def patched_kernel(ctx):
         raise Failure(f"the series adds warnings: {'; '.join(new)}")
 
 
+def bochs_builds(ctx):
+    """The emulator that has Intel's VMX."""
+    MACHINES["bochs-intel"].ready()
+
+
 def selftests_built(ctx):
     ctx.tests()
 
@@ -230,16 +239,17 @@ def tell(ctx, name, results, history):
                   if ", then " in history[test] and verdict in ("PASS", "SKIP") and history[test][:7] != "NOT RUN"]
 
 
-def pristine_results(ctx, mode):
-    """The pristine kernel's results in MODE; those of an unchanged kernel and tests are kept."""
-    image, tests = ctx.image("0"), [test for test in ctx.tests() if test.name not in FATAL]
-    key = digest(image.read_bytes(), MODES[mode], *(part for test in tests for part in (
+def pristine_results(ctx, mode, tests):
+    """The pristine kernel's results of TESTS in MODE; those of an unchanged kernel and tests are kept."""
+    image, tests = ctx.image("0"), [test for test in tests if test.name not in FATAL]
+    machine = mode.machine()
+    key = digest(image.read_bytes(), mode.parameter, MACHINES[machine].identity(), *(part for test in tests for part in (
         test.command, test.source.read_bytes())), *(read(TOP / "scripts" / name) for name in ("boot.py", "init")))
     kept = ctx.base.out / "pristine" / key
     if not kept.exists():
         # Not all can pass there, but what fails by chance must not become a test that may fail.
-        result = retried(lambda left, log: boot("the pristine kernel", log, image, left, append=MODES[mode]),
-                         f"check/pristine-{mode}", tests, lambda _, verdict: verdict in ("PASS", "SKIP"), tries=2)
+        result = retried(lambda left, log: boot("the pristine kernel", log, image, left, machine, mode.parameter),
+                         f"check/pristine-{mode.cpu}-{mode.name}", tests, lambda _, verdict: verdict in ("PASS", "SKIP"), tries=2)
         write(kept, json.dumps([result.results, result.splats, result.history]))
     results, splats, history = json.loads(kept.read_text())
     tell(ctx, "the pristine kernel", results, history)
@@ -247,21 +257,26 @@ def pristine_results(ctx, mode):
     return {name: verdict for name, verdict, _ in results} | unfit, splats, history | unfit
 
 
-def compare(mode):
-    """All selftests in MODE, on both kernels."""
+def compare(mode, pattern=""):
+    """The selftests whose names have PATTERN, in MODE, on both kernels side by side."""
     def item(ctx):
-        before, splats_before, history_before = pristine_results(ctx, mode)
+        tests = [test for test in ctx.tests() if re.search(pattern, test.name)]
+        images, machine = [ctx.image("0"), ctx.image()], mode.machine()
+        MACHINES[machine].ready()
+        with ThreadPoolExecutor(1) as pool:
+            pristine = pool.submit(pristine_results, ctx, mode, tests)
 
-        def judge(name, after):
-            must = before[name] == "PASS" or name in MUST_PASS
-            return after if after == "PASS" else "FAIL" if must or after not in ("FAIL", "SKIP") else "SKIP"
+            def judge(name, after):
+                must = name in MUST_PASS or pristine.result()[0][name] == "PASS"
+                return after if after == "PASS" else "FAIL" if must or after not in ("FAIL", "SKIP") else "SKIP"
 
-        patched = booted(ctx, "the patched kernel", f"patched-{mode}", ctx.image(), ctx.tests(),
-                         lambda name, after: judge(name, after) != "FAIL", append=MODES[mode])
+            patched = booted(ctx, "the patched kernel", f"patched-{mode.cpu}-{mode.name}", images[1], tests,
+                             lambda name, after: judge(name, after) != "FAIL", machine=machine, append=mode.parameter)
+            _, splats_before, history_before = pristine.result()
         for name, after, seconds in patched.results:
             detail = f"pristine {history_before[name]}; patched {patched.history[name]}"
-            yield f"selftest {mode}: {name}", judge(name, after), seconds, detail
-        yield clean_log(mode, patched, len(splats_before))
+            yield f"selftest {mode.title}: {name}", judge(name, after), seconds, detail
+        yield clean_log(mode.title, patched, len(splats_before))
     return item
 
 
@@ -307,12 +322,15 @@ def debug_kernel(ctx):
     ctx.image("", "debug")
 
 
-def debug_tests(ctx):
-    tests = ctx.tests(DEBUG_TESTS, slower=5)
-    result = booted(ctx, "the debug kernel", "debug", ctx.image("", "debug"), tests, append=PARALLEL, slower=5)
-    for name, verdict, seconds in result.results:
-        yield f"debug: {name}", verdict, seconds, result.history[name]
-    yield clean_log("debug", result)
+def debug_tests(mode):
+    def item(ctx):
+        tests = ctx.tests(DEBUG_TESTS, slower=5)
+        result = booted(ctx, "the debug kernel", f"debug-{mode.cpu}", ctx.image("", "debug"), tests,
+                        machine=mode.machine(), append=mode.parameter, slower=5)
+        for name, verdict, seconds in result.results:
+            yield f"debug {mode.title}: {name}", verdict, seconds, result.history[name]
+        yield clean_log(f"debug {mode.title}", result)
+    return item
 
 
 def arm64_kernel(ctx):
@@ -323,7 +341,7 @@ def arm64_tests(ctx):
     arch = ARCHS["arm64"]
     image = build(pick(ctx.base, ctx.commits, "", arch, ""))
     tests = tests_of(*selftests(ctx.base, ctx.commits, arch), ARM64_TESTS)
-    result = booted(ctx, "the arm64 kernel", "arm64", image, tests, arch="arm64")
+    result = booted(ctx, "the arm64 kernel", "arm64", image, tests, machine="qemu-arm64")
     for name, verdict, seconds in result.results:
         yield f"arm64: {name}", verdict, seconds, result.history[name]
     yield clean_log("arm64", result)
@@ -358,12 +376,15 @@ ITEMS = [
     ("selftests build", selftests_built),
     ("nothing to do twice", nothing_to_do),
     ("broken start is told", no_user_space),
-    *((f"selftests {mode}, both kernels", compare(mode)) for mode in MODES),
+    ("Bochs builds", bochs_builds),
+    *((f"selftests {mode.title}, both kernels", compare(mode, INTEL_MORE if cpu == "intel" and name != "ept" else ""))
+      for (cpu, name), mode in MODES.items()),
     ("guest", guest_runs),
     ("arm64 kernel builds", arm64_kernel),
     ("arm64 tests", arm64_tests),
     ("debug kernel builds", debug_kernel),
-    ("debug kernel's tests", debug_tests),
+    *((f"debug kernel's tests, {mode.title}", debug_tests(mode))
+      for mode in (MODES["amd", "npt0"], MODES["intel", "ept"])),
 ]
 
 
@@ -375,6 +396,9 @@ def run_item(name, function, ctx):
     try:
         results = list(function(ctx) or [])
         return results or [(name, "PASS", time.monotonic() - start, "")]
+    except Unavailable as reason:
+        ctx.notes.append(f"skipped: {reason}")
+        return [(name, "SKIP", time.monotonic() - start, str(reason))]
     except Failure as failure:
         log = f" ({pretty(failure.log)})" if failure.log else ""
         return [(name, "FAIL", time.monotonic() - start, f"{failure}{log}")]

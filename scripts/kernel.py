@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make kernel [SERIES=0|N] [CONFIG=debug|kcsan] [ARCH=x86_64|arm64]   prints the path of the image
+usage: make kernel [SERIES=0|N] [CONFIG=debug|kcsan|bundle] [ARCH=x86_64|arm64]   prints the path of the image
        make selftests [ARCH=...]                                    prints their directory
 
 SERIES=0 is the pristine base, SERIES=N the kernel after the Nth step, without it the whole series. Each has its
@@ -21,7 +21,7 @@ from tree import materialise
 from workshop import (NPROC, TOP, VARS, Base, Failure, choice, digest, git, lock, main, note, pretty, read, remove,
                       run, stage, write)
 
-CONFIGS = ("", "debug", "kcsan")
+CONFIGS = ("", "debug", "kcsan", "bundle")
 
 
 class Arch:

@@ -300,7 +300,7 @@ def source_refused(box):
     box.toy_kernel(other, version=(6, 1, 1))
     (box.top.parent / "empty").mkdir()
     (box.top.parent / "bad.tar.xz").write_text("not a tarball")
-    for source, says in (("nowhere", "does not exist"), ("empty", "no kernel tree"), ("other", "Linux 6.1.1.*wants 5.10"),
+    for source, says in (("nowhere", "does not exist"), ("empty", "LINUX_SRC=/.*empty is no kernel tree"), ("other", "Linux 6.1.1.*wants 5.10"),
                          ("bad.tar.xz", "does not unpack")):
         box.refuses("tree", says=says, LINUX_SRC=str(box.top.parent / source))
         assert not [path for path in box.tree.parent.glob("linux*")], source
@@ -339,12 +339,24 @@ def values(box):
                        (("kernel", "CONFIG=fast"), "CONFIG=fast is unknown: use one of .*debug"),
                        (("kernel", "ARCH=vax"), "ARCH=vax is unknown: use one of x86_64, arm64"),
                        (("boot", "MODE=fast"), "MODE=fast is unknown: use one of npt, npt0, tdp_mmu"),
+                       (("boot", "CPU=vax"), "CPU=vax is unknown: use one of amd, intel"),
+                       (("boot", "CPU=intel", "MODE=npt"), "MODE=npt is unknown: use one of ept, ept0, tdp_mmu"),
+                       (("boot", "CPU=intel", "EMULATOR=qemu"), "EMULATOR=qemu is unknown: use one of bochs"),
                        (("boot", "CONFIG=fast"), "CONFIG=fast is unknown"),
                        (("run", "MODE=x"), "MODE=x is unknown"), (("lint", "BASE=x"), "BASE=x is unknown")):
         start = time.monotonic()
         box.refuses(*args, says=says)
         assert time.monotonic() - start < 3, args
     assert box.make("nothing", ok=False).returncode != 0
+
+
+@case
+def races(_):
+    """a data race in any file that the series brings to the kernel is ours"""
+    from torture import ours
+    from workshop import Base
+    left = {str(path.relative_to(TOP)) for path in TOP.glob("virt/kvm/*.[ch]")} - ours(Base("v5.10"))
+    assert not left, left
 
 
 @case

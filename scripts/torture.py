@@ -14,12 +14,12 @@ it goes, ends with "N passed, N failed, N skipped". Results are in out/torture/r
 import re
 import subprocess
 
-from boot import MODES, PARALLEL, boot, guest
+from boot import boot, guest
 from check import clean_log, command_item, suite
+from machine import MODES
+from tree import read_series
 from workshop import OUT, VARS, Failure, main, note, pretty, read, write
 
-# Where a data race is ours.
-OURS = re.compile(r"virt/kvm/memslots\w*\.[ch]|include/linux/kvm_memslots\.h")
 # A busy machine halts the emulated processors for long.
 PATIENT = "rcupdate.rcu_cpu_stall_timeout=200"
 
@@ -41,20 +41,27 @@ def told(result, pattern):
 
 def stress_debug(mode, seconds):
     def item(ctx):
-        result = boot("the debug kernel", f"torture/stress-{mode}", ctx.image("", "debug"),
-                      [stress(ctx, seconds, 5)], append=f"{MODES[mode]} {PATIENT}", slower=5)
+        result = boot("the debug kernel", f"torture/stress-{mode.name}", ctx.image("", "debug"),
+                      [stress(ctx, seconds, 5)], mode.machines[0], f"{mode.parameter} {PATIENT}", 5)
         told(result, r"accesses|seed")
-        yield f"stress {mode}", result.results[0][1], result.results[0][2], pretty(result.log)
-        yield clean_log(f"stress {mode}", result)
+        yield f"stress {mode.title}", result.results[0][1], result.results[0][2], pretty(result.log)
+        yield clean_log(f"stress {mode.title}", result)
     return item
 
 
 def failslab(ctx):
-    result = boot("the debug kernel", "torture/failslab", ctx.image("", "debug"),
-                  ctx.tests(["memslot_failslab_test"], 5), append=f"{PARALLEL} {PATIENT}", slower=5)
+    mode = MODES["amd", "npt0"]
+    result = boot("the debug kernel", "torture/failslab", ctx.image("", "debug"), ctx.tests(["memslot_failslab_test"], 5),
+                  mode.machines[0], f"{mode.parameter} {PATIENT}", 5)
     told(result, r"allocations|leak")
     yield "each allocation fails", result.results[0][1], result.results[0][2], pretty(result.log)
     yield clean_log("each allocation fails", result)
+
+
+def ours(base):
+    """Where a data race is ours: the code that the series brings."""
+    return {path for step in read_series(base) for path in step.new_files
+            if path.endswith((".c", ".h")) and not path.startswith(("tools/", "samples/"))}
 
 
 def races(result, variant):
@@ -72,7 +79,7 @@ def races(result, variant):
     return found
 
 
-def kcsan(mode, seconds):
+def kcsan(mode, machine, seconds):
     """
     Processors take turns: what one delays for, to see whether another comes in between, is the other's turn. That shows
     more than parallel ones do, most of whose reports are of locks that spin.
@@ -81,22 +88,23 @@ def kcsan(mode, seconds):
         found = {}
         for series, name in (("0", "pristine"), ("", "patched")):
             tests = [*ctx.tests(["set_memory_region_test"], 5), stress(ctx, seconds if not series else 10, 5)]
-            result = boot(f"the {name} kernel with KCSAN", f"torture/kcsan-{mode}-{name}", ctx.image(series, "kcsan"),
-                          tests, append=f"{MODES[mode]} {PATIENT}", slower=5, turns=True)
+            result = boot(f"the {name} kernel with KCSAN", f"torture/kcsan-{mode.name}-{name}",
+                          ctx.image(series, "kcsan"), tests, machine, f"{mode.parameter} {PATIENT}", 5)
             found[name] = races(result, ctx.variant(series, "kcsan"))
         for test, verdict, took in result.results:
-            yield f"KCSAN {mode}: {test}", verdict, took, pretty(result.log)
+            yield f"KCSAN {mode.title}: {test}", verdict, took, pretty(result.log)
         result.splats = [splat for splat in result.splats if "KCSAN" not in splat[1]]
-        yield clean_log(f"KCSAN {mode}, data races aside", result)
-        ours = [title for title, lines in found["patched"].items() if any(map(OURS.search, lines))]
-        others = set(found["patched"]) - set(ours)
+        yield clean_log(f"KCSAN {mode.title}, data races aside", result)
+        own = ours(ctx.base)
+        bad = [title for title, lines in found["patched"].items() if own & {line.partition(":")[0] for line in lines}]
+        others = set(found["patched"]) - set(bad)
         new = sorted(others - set(found["pristine"]))
-        report = OUT / f"torture/kcsan-{mode}"
+        report = OUT / f"torture/kcsan-{mode.name}"
         write(report, "".join(f"{name}: {title}: {' '.join(lines)}\n" for name in found
                               for title, lines in sorted(found[name].items())))
-        note(f"\n    {len(ours)} data races in the memslot code, {len(others)} elsewhere (not seen on the pristine "
+        note(f"\n    {len(bad)} data races in the memslot code, {len(others)} elsewhere (not seen on the pristine "
              f"kernel: {', '.join(new) or 'none'}): {pretty(report)}")
-        yield f"KCSAN {mode}: memslot code", "FAIL" if ours else "PASS", 0.0, ", ".join(ours)
+        yield f"KCSAN {mode.title}: memslot code", "FAIL" if bad else "PASS", 0.0, ", ".join(bad)
     return item
 
 
@@ -125,10 +133,11 @@ def command(*parts):
         ("fuzz: libFuzzer in user space", harness("fuzz", f"FUZZ_SECONDS={fuzz}")),
         ("threads in user space, TSan", harness("tsan", f"THREAD_SECONDS={2 * second}")),
         ("debug kernel builds", lambda ctx: ctx.image("", "debug") and None),
-        *((f"stress on the debug kernel, {mode}", stress_debug(mode, 3 * second)) for mode in MODES),
+        *((f"stress on the debug kernel, {mode.title}", stress_debug(mode, 3 * second))
+          for mode in MODES.values() if mode.cpu == "amd"),
         ("each allocation fails, debug kernel", failslab),
         ("KCSAN kernels build", lambda ctx: (ctx.image("0", "kcsan"), ctx.image("", "kcsan")) and None),
-        *((f"KCSAN, {mode}", kcsan(mode, 3 * second)) for mode in ("npt", "npt0")),
+        *((f"KCSAN, {name}", kcsan(MODES["amd", name], "qemu-amd", 3 * second)) for name in ("npt", "npt0")),
         ("guest, pristine kernel", guests("0", "pristine", max(1, minutes // 6))),
         ("guest, patched kernel", guests("", "patched", max(1, minutes // 2))),
     ]

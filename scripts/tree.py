@@ -135,7 +135,8 @@ def import_base(base):
             origin = unpack(base, source, new)
             version = kernel_version(new)
             if not version or version[0] != base["VERSION"]:
-                raise Failure(f"{origin} is {'Linux ' + version[1] if version else 'no kernel tree'}, "
+                what = f"LINUX_SRC={VARS['LINUX_SRC']}" if source else origin
+                raise Failure(f"{what} is {'Linux ' + version[1] if version else 'no kernel tree'}, "
                               f"but BASE={base.name} wants {base['VERSION']}.y: give another LINUX_SRC or BASE")
             # The packaging's additions to .gitignore would hide new kernel files from git add.
             ignore = new / ".gitignore"

@@ -23,7 +23,7 @@ NPROC = str(len(os.sched_getaffinity(0)))
 for _name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS"):
     os.environ.pop(_name, None)
 VARS = {name: os.environ.pop(name, "") for name in
-        ("BASE", "SERIES", "CONFIG", "ARCH", "TESTS", "APPEND", "MODE", "FORCE", "LINUX", "LINUX_SRC",
+        ("BASE", "SERIES", "CONFIG", "ARCH", "TESTS", "APPEND", "CPU", "MODE", "EMULATOR", "FORCE", "LINUX", "LINUX_SRC",
          "STEPS", "ARCHS", "LINK", "ROUNDS", "MINUTES", "PEERS", "SLOTS", "LIMIT")}
 os.environ.update(LC_ALL="C.UTF-8", GIT_TERMINAL_PROMPT="0")
 for _name in [n for n in os.environ if n.startswith("GIT_") and n.split("_")[1] in
@@ -37,6 +37,10 @@ class Failure(Exception):
     def __init__(self, text, log=None):
         super().__init__(text)
         self.log = log
+
+
+class Unavailable(Failure):
+    """What the archive does not have: nothing here can be at fault, so that a test of it is skipped."""
 
 
 def pretty(path):

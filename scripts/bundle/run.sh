@@ -1,0 +1,122 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# usage: run.sh [-a] [-o FILE] [FILE...]    test and measure this machine's KVM; as root, in some minutes
+#        run.sh -t FILE...                  only print what was found before, side by side
+#
+# Runs the selftests beside it, measures what memory slots cost, and prints a table with the processor's name: text to
+# send. The same is kept in FILE (-o; results-KERNEL without) and can be named again, for another kernel's to stand beside
+# it. -a runs all selftests: pristine kernels may not survive those that provoke races.
+set -u
+
+here=$(cd "$(dirname "$0")" && pwd)
+tab=$(printf '\t')
+# What in the kernel's log is a line of concern.
+splat='WARNING: |BUG|Oops|INFO: |Kernel panic|general protection fault|suspicious RCU|Call Trace:|unreferenced object'
+
+fail() { echo "run.sh: $*" >&2; exit 1; }
+
+table() {
+	awk -F "$tab" '
+	function show(x) { return sprintf(x < 0.1 ? "%.3f" : x < 100 ? "%.2f" : "%.0f", x) }
+	function add(key, text) {
+		if (!(key in row)) { row[key] = ++rows; label[rows] = key }
+		cell[row[key], files] = text
+	}
+	BEGIN {
+		split("setup|set up 509 slots, each|create|create one more|flags|change its flags|move|move it" \
+		      "|delete|delete it|unmap-idle|VMM unmaps a page", words, "|")
+		for (i = 1; i in words; i += 2)
+			what[words[i]] = "  " words[i + 1]
+	}
+	FNR == 1 { files++ }
+	$1 == "name" { head[files] = $2 }
+	$1 == "processor" && $2 != "" && !said[$2]++ { print "processor: " $2 }
+	$1 == "kernel" { add("kernel", $2) }
+	$1 == "test" { add($2, sprintf("%s %.1f s", $3, $4)) }
+	$1 == "log" { add("kernel log", $2) }
+	$1 == "figure" && ($2 in what) { add("microseconds to", ""); add(what[$2], show($3)) }
+	END {
+		for (i = 0; i <= files; i++) {
+			width[i] = i ? length(head[i]) : 0
+			for (j = 1; j <= rows; j++) {
+				text = i ? cell[j, i] : label[j]
+				if (length(text) > width[i])
+					width[i] = length(text)
+			}
+		}
+		for (j = -1; j <= rows; j++) {
+			line = ""
+			for (i = 0; i <= files; i++) {
+				text = j == -1 ? head[i] : j ? (i ? cell[j, i] : label[j]) : ""
+				pad = sprintf("%-" width[i] "s", text)
+				if (j == 0)
+					gsub(/ /, "-", pad)
+				line = line (i ? "  " : "") pad
+			}
+			sub(/ +$/, "", line)
+			print line
+		}
+	}' "$@"
+}
+
+concerns() { dmesg | grep -cE "$splat"; }
+
+run_tests() {	# the file of tests
+	while read -r name limit command; do
+		echo "$name ..." >&2
+		begin=$(cut -d' ' -f1 /proc/uptime)
+		# shellcheck disable=SC2086 # its words
+		(cd "$work" && timeout -s KILL "$limit" "$here/tests.d/"$command) </dev/null >>"$work/log" 2>&1
+		case $? in 0) verdict=PASS ;; 4) verdict=SKIP ;; *) verdict=FAIL ;; esac
+		end=$(cut -d' ' -f1 /proc/uptime)
+		echo "test$tab$name$tab$verdict$tab$(awk "BEGIN { print $end - $begin }")"
+	done <"$1"
+}
+
+figures() {
+	echo "measuring ..." >&2
+	"$here/tests.d/memslot_perf_test" -q -o - -s 509 -n 20 -e unmap-idle 2>>"$work/log" </dev/null |
+		sed -n 's/^{.*"test": *"\([^"]*\)".*"mean_us": *\([0-9.]*\).*/figure\t\1\t\2/p'
+}
+
+tests=$here/tests only_table='' out=''
+while getopts ahto: option; do
+	case $option in
+	a) tests=$here/tests-all ;;
+	t) only_table=yes ;;
+	o) out=$OPTARG ;;
+	h) sed -n '3,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+	*) exit 2 ;;
+	esac
+done
+shift $((OPTIND - 1))
+for file; do
+	[ -r "$file" ] || fail "$file cannot be read: give files that run.sh -o wrote"
+done
+if [ -n "$only_table" ]; then
+	[ $# != 0 ] || fail "-t wants the files to show"
+	table "$@"
+	exit
+fi
+
+[ "$(id -u)" = 0 ] || fail "run it as root: the tests open /dev/kvm and read the kernel's log"
+[ -c /dev/kvm ] || fail "there is no /dev/kvm: enable virtualization (VT-x, SVM) in the firmware, and load kvm_intel or kvm_amd"
+out=${out:-results-$(uname -r)}
+: >"$out" || fail "$out cannot be written: give another file with -o"
+title=$(basename "$out")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+before=$(concerns)
+{
+	echo "name$tab$title"
+	echo "kernel$tab$(uname -r)"
+	echo "processor$tab$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)"
+	run_tests "$tests"
+	new=$(($(concerns) - before))
+	if [ $new = 0 ]; then echo "log${tab}clean"; else echo "log$tab$new lines of concern"; fi
+	figures
+} >"$out"
+cp "$work/log" "$out.log" 2>/dev/null
+table "$@" "$out"
+echo "kept in $out; what the tests said is in $out.log" >&2
+! cut -f1,3 "$out" | grep -q "^test${tab}FAIL"

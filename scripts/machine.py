@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-2.0
+"""
+The emulated machines: how QEMU and Bochs are started, and the modes of KVM's MMU that each processor has.
+
+QEMU emulates AMD's SVM, Bochs also Intel's VMX. Bochs is built here, once, from the distribution's source with the
+fixes in patches/bochs-3.0 (no series: its file "source" says what is fetched).
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+from tree import mirrors, stage_dir
+from workshop import NPROC, OUT, TOP, VARS, Failure, Unavailable, choice, digest, lock, pretty, read, run, stage, write
+
+# What every kernel is told, whatever runs it.
+COMMON = "ignore_loglevel printk.devkmsg=on panic=-1 log_buf_len=4M"
+
+
+class Qemu:
+    """A machine that QEMU emulates: the program, its options, and the kernel's parameters there."""
+
+    name = "QEMU"
+
+    def __init__(self, arch, words, parameters, parallel=False):
+        self.arch, self.words, self.parameters = arch, words, parameters
+        self.threads = f",thread={'multi' if parallel else 'single'}" if "-icount" not in words else ""
+
+    def ready(self):
+        """What it needs is there: nothing to do."""
+
+    def identity(self):
+        """All that a result depends on, but kernel and tests."""
+        return repr((self.words, self.threads, self.parameters))
+
+    def start(self, image, initrd, append, console, results, log, more=()):
+        """Start it in the background; what it says itself is in LOG/emulator."""
+        command = [self.words[0], "-accel", f"tcg{self.threads}", *self.words[1:], "-nodefaults", "-no-user-config",
+                   "-no-reboot", "-display", "none", "-kernel", image, "-initrd", initrd,
+                   "-serial", f"file:{escape(console)}", "-append", f"{self.parameters} {COMMON} {append}".strip(),
+                   "-chardev", f"file,id=results,path={escape(results)}", "-device", "virtio-serial-pci",
+                   "-device", "virtserialport,chardev=results,name=results", "-monitor", "stdio", *more]
+        return launch(command, log)
+
+    def clock(self, process):
+        """Seconds, to tell by whether it hangs."""
+        return time.monotonic()
+
+    def inspect(self, process):
+        """Have a machine that hangs tell where its processors are."""
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b"info registers -a\ninfo lapic 0\ninfo lapic 1\ninfo status\n")
+            process.stdin.flush()
+
+
+class Bochs:
+    """A machine that Bochs emulates. One thread runs its processors in turns, and time counts instructions."""
+
+    name, arch = "Bochs", "x86_64"
+    # There is no RTC to check the TSC by, nor a timer that ticks when the check comes.
+    parameters = ("console=ttyS0,115200 nokaslr mitigations=off no_timer_check tsc_early_khz=100000 idle=halt "
+                  "workshop.results=ttyS1")
+
+    def __init__(self, model, msrs=None, processors=2, megabytes=2048):
+        self.model, self.msrs, self.processors, self.megabytes = model, msrs or {}, processors, megabytes
+
+    def ready(self):
+        build_bochs()
+
+    def identity(self):
+        return repr((self.model, self.processors, self.megabytes, self.parameters, self.msrs, bochs_stamp()))
+
+    def start(self, image, initrd, append, console, results, log, more=()):
+        if more:
+            raise Failure("Bochs has no such devices: take CPU=amd")
+        iso(log / "boot.iso", {"kernel": image, "initrd": initrd},
+            [("test", "kernel", f"{self.parameters} {COMMON} {append}".strip())], log / "iso")
+        return self.start_iso(log / "boot.iso", console, results, log)
+
+    def start_iso(self, path, console, results, log):
+        """As start(), from an ISO image."""
+        write(log / "msrs", "".join(f"{number:#x} 0 0 {value:#x} 0 0 0 0\n" for number, value in self.msrs.items()))
+        ignore = int(not self.msrs)
+        write(log / "bochsrc", f"""display_library: nogui
+cpu: model={self.model}, count={self.processors}, ips=100000000, reset_on_triple_fault=0, ignore_bad_msrs={ignore}, msrs="{log}/msrs"
+memory: guest={self.megabytes}, host={self.megabytes}
+romimage: file=/usr/share/bochs/BIOS-bochs-latest
+vgaromimage: file=/usr/share/vgabios/vgabios.bin
+ata0-master: type=cdrom, path="{path}", status=inserted
+boot: cdrom
+clock: sync=none
+com1: enabled=1, mode=file, dev="{console}"
+com2: enabled=1, mode=file, dev="{results}"
+log: "{log}/bochs"
+panic: action=fatal
+error: action=ignore
+info: action=ignore
+debug: action=ignore
+""")
+        return launch([bochs_program(), "-q", "-f", log / "bochsrc"], log)
+
+    def clock(self, process):
+        """Processor time: it computes all the time, and a busy machine does not make it slower by that."""
+        fields = read(f"/proc/{process.pid}/stat").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def inspect(self, process):
+        """Bochs has no monitor: what it has to say is in its log."""
+
+
+# x86's check of the timer interrupt waits for ticks that do not come when the machine stalls, and panics.
+SVM = ["-cpu", "EPYC,+svm,+npt"]
+X86 = "console=ttyS0 no_timer_check"
+MACHINES = {
+    # With nested paging, on any kernel, QEMU's processors must take turns: else the state that an exit saves for the
+    # guest now and then is the host's (its RIP and CR3), and the guest hangs or is shut down.
+    "qemu-amd": Qemu("x86_64", ["qemu-system-x86_64", *SVM, "-smp", "2", "-m", "2G"], X86),
+    # Without, it takes KCSAN's slow kernel some minutes to get an interrupt while interrupts are disabled, and so to wait
+    # for a lock that it has itself.
+    "qemu-amd-parallel": Qemu("x86_64", ["qemu-system-x86_64", *SVM, "-smp", "2", "-m", "2G"], X86, parallel=True),
+    "qemu-arm64": Qemu("arm64", ["qemu-system-aarch64", "-machine", "virt,virtualization=on,gic-version=3", "-cpu",
+                                 "max", "-smp", "2", "-m", "2G"], "console=ttyAMA0", parallel=True),
+    # Virtual time is a count of instructions, whatever the machine does: for measuring (with bench.ICOUNT).
+    "icount": Qemu("x86_64", ["qemu-system-x86_64", "-icount", "shift=1,sleep=off", *SVM, "-smp", "1", "-m", "4G"], X86),
+    # A register that Bochs does not know reads as 0. On Intel it faults, as on a processor: else KVM lists some of AMD's as
+    # its own, and cannot set them. Linux counts on some: microcode version, PLATFORM_INFO, MPERF, APERF, MISC_ENABLE,
+    # PERF_CAPABILITIES. AMD's that Linux counts on have numbers that cannot be given.
+    "bochs-amd": Bochs("ryzen"),
+    "bochs-intel": Bochs("corei7_skylake_x", {0x8b: 1, 0xce: 0, 0xe7: 0, 0xe8: 0, 0x1a0: 1, 0x345: 0}),
+}
+
+
+class Mode:
+    """A mode of KVM's MMU: the processor that has it, KVM's parameter, and the emulators that run it, the best first."""
+
+    def __init__(self, cpu, name, parameter, *machines):
+        self.cpu, self.name, self.parameter, self.machines = cpu, name, parameter, machines
+        self.title = name if cpu == "amd" else f"{cpu} {name}"
+
+    def machine(self):
+        """The name of the machine, by EMULATOR where that is given."""
+        if not VARS["EMULATOR"]:
+            return self.machines[0]
+        known = {machine.partition("-")[0]: machine for machine in self.machines}
+        return known[choice("EMULATOR", tuple(known), "")]
+
+
+MODES = {(mode.cpu, mode.name): mode for mode in (
+    Mode("amd", "npt", "kvm_amd.npt=1", "qemu-amd", "bochs-amd"),
+    Mode("amd", "npt0", "kvm_amd.npt=0", "qemu-amd-parallel", "bochs-amd"),
+    Mode("amd", "tdp_mmu", "kvm.tdp_mmu=1", "qemu-amd", "bochs-amd"),
+    Mode("intel", "ept", "kvm_intel.ept=1", "bochs-intel"),
+    Mode("intel", "ept0", "kvm_intel.ept=0", "bochs-intel"),
+    Mode("intel", "tdp_mmu", "kvm.tdp_mmu=1", "bochs-intel"),
+)}
+
+
+def mode_of():
+    """The Mode that CPU and MODE ask for: without, nested paging on AMD."""
+    cpu = choice("CPU", tuple(dict.fromkeys(cpu for cpu, _ in MODES)), "amd")
+    names = tuple(name for known, name in MODES if known == cpu)
+    return MODES[cpu, choice("MODE", names, names[0])]
+
+
+def escape(path):
+    return str(path).replace(",", ",,")
+
+
+def launch(command, log):
+    with open(log / "emulator", "wb") as said:
+        said.write((shlex.join(map(str, command)) + "\n").encode())
+        said.flush()
+        return subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=said, stderr=said)
+
+
+# ---------------------------------------------------------------- Bochs
+
+PATCHES = TOP / "patches/bochs-3.0"
+CONFIGURE = """--enable-vmx=2 --enable-svm --enable-x86-64 --enable-cpu-level=6 --enable-smp --with-nogui
+    --enable-repeat-speedups --enable-fast-function-calls --enable-handlers-chaining --enable-avx --enable-evex
+    --enable-memtype --enable-protection-keys --enable-cet --enable-perfmon --disable-docbook --disable-show-ips
+    CXXFLAGS=-O2""".split()
+
+
+def bochs_program():
+    return OUT / "bochs/build/bochs"
+
+
+def bochs_stamp():
+    return digest(read(PATCHES / "source"), *(read(path) for path in sorted(PATCHES.glob("*.patch"))), CONFIGURE)
+
+
+def build_bochs():
+    """Build Bochs where it is not there: one stage."""
+    program, stamp = bochs_program(), bochs_stamp()
+    done = program.with_name("stamp")
+
+    def built():
+        return done.exists() and done.read_text() == stamp and program.exists()
+
+    if built():
+        return
+    subprocess.run([TOP / "scripts/need", "bochs"], check=True)
+    with stage("building Bochs"), lock(OUT / "bochs/lock"):
+        if built():
+            return
+        facts = dict(word.split("=", 1) for word in shlex.split(read(PATCHES / "source"), comments=True))
+        tar = OUT / "download" / facts["FILE"].rpartition("/")[2]
+        log = "bochs/build"
+        if not tar.exists():
+            tar.parent.mkdir(parents=True, exist_ok=True)
+            # apt checks the hash; what it has not checked keeps another name.
+            part = tar.with_name(f"{tar.name}.part")
+            try:
+                run(["/usr/lib/apt/apt-helper", "-oAPT::Sandbox::User=root", "download-file",
+                     f"{mirrors()[0]}/{facts['FILE'].replace('+', '%2b')}", part, f"SHA256:{facts['SHA256']}"], log,
+                    f"the source of Bochs could not be fetched: check the network, or put {facts['FILE']} of Debian's "
+                    f"archive at {pretty(tar)}")
+            except Failure as failure:
+                if re.search(r"\b(404|410)\b", read(failure.log)):
+                    raise Unavailable(f"the archive has no {tar.name} any more: put it at {pretty(tar)}") from failure
+                raise
+            part.rename(tar)
+        with stage_dir(OUT / "bochs/src") as src:
+            run(["tar", "-C", src, "--strip-components=1", "-xf", tar], log,
+                f"{pretty(tar)} is broken: remove it and repeat", append=True)
+            run(["git", "-C", src, "init", "-q"], log, "git init failed", append=True)
+            for patch in sorted(PATCHES.glob("*.patch")):
+                run(["git", "-C", src, "apply", patch], log, f"{pretty(patch)} does not apply", append=True)
+            run(["./configure", *CONFIGURE], log, "configuring Bochs failed", cwd=src, append=True)
+            run(["make", f"-j{NPROC}"], log, "building Bochs failed", cwd=src, append=True)
+            program.parent.mkdir(parents=True, exist_ok=True)
+            (src / "bochs").rename(program)
+            write(done, stamp)
+
+
+def iso(path, files, entries, log):
+    """
+    Write the ISO image PATH with FILES {name: path} that a PC boots from a CD, and from a USB stick; ENTRIES of its menu
+    are (title, kernel, parameters), and all have the same "initrd".
+    """
+    menu = "".join(f"menuentry '{title}' {{\n linux /{kernel} {parameters}\n initrd /initrd\n}}\n"
+                   for title, kernel, parameters in entries)
+    with stage_dir(path.with_name(f"{path.name}.d")) as root:
+        write(root / "boot/grub/grub.cfg", f"set timeout={5 if len(entries) > 1 else 0}\n{menu}")
+        for name, source in files.items():
+            write(root / name, Path(source).read_bytes())
+        run(["grub-mkrescue", "--locales=", "--themes=", "--fonts=", "-o", path, root], log, "making the ISO failed")
