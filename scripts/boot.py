@@ -102,8 +102,8 @@ def settings():
     return found
 
 
-def tests_of(where, names, wanted=None, slower=1):
-    """The Tests for the built selftests NAMES under WHERE; WANTED picks some, by their last part."""
+def tests_of(where, names, wanted=None, slower=1, cpu=""):
+    """The Tests for the built selftests NAMES under WHERE, as they run on CPU; WANTED picks some, by their last part."""
     short = {Path(name).name: name for name in names}
     unknown = [name for name in wanted or [] if name not in short]
     if unknown:
@@ -111,7 +111,8 @@ def tests_of(where, names, wanted=None, slower=1):
     options = settings()
     tests = []
     for name in wanted or short:
-        limit, extra = options.get(f"{where.name}/{name}") or options.get(name, options["default"])
+        limit, extra = next(options[key] for key in (f"{cpu}/{name}", f"{where.name}/{name}", name, "default")
+                            if key in options)
         tests.append(Test(name, limit * slower, f"/tests.d/{name} {' '.join(extra)}".strip(), where / short[name]))
     return tests
 
@@ -327,7 +328,7 @@ def command(what=""):
     image = build(variant)
     log = f"{base.name}/{what}-{variant.dir.name}"
     if what == "boot":
-        tests = tests_of(*selftests(base, commits, arch), wanted, slower)
+        tests = tests_of(*selftests(base, commits, arch), wanted, slower, mode.cpu)
         MACHINES[machine].ready()
         log += f"-{mode.cpu}-{mode.name}" if arch.name == "x86_64" else ""
         with stage(f"booting {variant.title} on {machine}"):

@@ -27,7 +27,7 @@ class Qemu:
     name = "QEMU"
 
     def __init__(self, arch, words, parameters, parallel=False):
-        self.arch, self.words, self.parameters = arch, words, parameters
+        self.arch, self.words, self.parameters, self.parallel = arch, words, parameters, parallel
         self.threads = f",thread={'multi' if parallel else 'single'}" if "-icount" not in words else ""
 
     def ready(self):
@@ -60,7 +60,7 @@ class Qemu:
 class Bochs:
     """A machine that Bochs emulates. One thread runs its processors in turns, and time counts instructions."""
 
-    name, arch = "Bochs", "x86_64"
+    name, arch, parallel = "Bochs", "x86_64", False
     # There is no RTC to check the TSC by, nor a timer that ticks when the check comes.
     parameters = ("console=ttyS0,115200 nokaslr mitigations=off no_timer_check tsc_early_khz=100000 idle=halt "
                   "workshop.results=ttyS1")
@@ -127,10 +127,10 @@ MACHINES = {
     # Virtual time is a count of instructions, whatever the machine does: for measuring (with bench.ICOUNT).
     "icount": Qemu("x86_64", ["qemu-system-x86_64", "-icount", "shift=1,sleep=off", *SVM, "-smp", "1", "-m", "4G"], X86),
     # A register that Bochs does not know reads as 0. On Intel it faults, as on a processor: else KVM lists some of AMD's as
-    # its own, and cannot set them. Linux counts on some: microcode version, PLATFORM_INFO, MPERF, APERF, MISC_ENABLE,
+    # its own, and cannot set them. Linux counts on some: microcode version, PLATFORM_INFO, MPERF, APERF, MISC_ENABLE, DEBUGCTL,
     # PERF_CAPABILITIES. AMD's that Linux counts on have numbers that cannot be given.
     "bochs-amd": Bochs("ryzen"),
-    "bochs-intel": Bochs("corei7_skylake_x", {0x8b: 1, 0xce: 0, 0xe7: 0, 0xe8: 0, 0x1a0: 1, 0x345: 0}),
+    "bochs-intel": Bochs("corei7_skylake_x", {0x8b: 1, 0xce: 0, 0xe7: 0, 0xe8: 0, 0x1a0: 1, 0x1d9: 0, 0x345: 0}),
 }
 
 
