@@ -17,6 +17,9 @@
  *  - a copy of the logged pages that follows the dirty log, page by page as in
  *    a live migration, differs from them while the vCPUs pause.
  *
+ * With VMX, it does so in a nested guest, too: each vCPU's L1 runs the same code
+ * as L2, in the same memory, by page tables of its own if it has EPT.
+ *
  * Then it does the same one slot at a time, deleting before creating, as one has
  * to without this ioctl: this must go wrong, or the above means nothing.
  */
@@ -40,6 +43,9 @@
 #include "processor.h"
 #include "test_util.h"
 #include "../kselftest.h"
+#ifdef __x86_64__
+#include "vmx.h"
+#endif
 
 #define MAX_VCPUS	8
 #define PAGES		48		/* of the window */
@@ -51,6 +57,7 @@
 #define WINDOW		0x40000000UL
 #define CONTROL		0x20000000UL
 #define CONTROL_SLOT	1
+#define CONTROL_PAGES	16
 
 #define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
 #define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
@@ -64,7 +71,8 @@ struct words {
 /* What guest and host share, in a slot that does not change. */
 struct control {
 	uint64_t stop, pause, nr_vcpus, page_size;
-	uint64_t paused[MAX_VCPUS], accesses[MAX_VCPUS], calls[MAX_VCPUS];
+	uint64_t accesses[MAX_VCPUS], calls[MAX_VCPUS];
+	uint64_t nested_exits[MAX_VCPUS], nested_ept;
 	uint64_t seen[PAGES];		/* highest version that a vCPU saw */
 	/*
 	 * What a vCPU wrote last, and to which version: not on its stack, for
@@ -121,36 +129,93 @@ static void guest_use(struct control *c, uint64_t v, uint64_t p, uint64_t *last,
 	}
 }
 
+/* One access, and a pause if the host wants one. */
+static void guest_step(struct control *c, uint64_t v, uint64_t *rnd)
+{
+	uint64_t (*code)(void);
+	uint64_t p, got;
+
+	*rnd = *rnd * 6364136223846793005ULL + 1442695040888963407ULL;
+	p = (*rnd >> 33) % PAGES;
+
+	if ((*rnd >> 60) < 4) {
+		code = (void *)guest_page(c, p) + CODE_OFFSET;
+		got = code();
+		GUEST_ASSERT_2(got == p + 1, p, got);
+		c->calls[v]++;
+	} else {
+		guest_use(c, v, p, &c->last[v][p], &c->last_version[v][p],
+			  c->accesses[v]);
+	}
+	c->accesses[v]++;
+
+	/* Out of KVM_RUN: only then is all that it wrote in the dirty log. */
+	if (load(c->pause))
+		GUEST_SYNC(0);
+}
+
 static void guest_code(uint64_t v)
 {
 	struct control *c = (void *)CONTROL;
-	uint64_t (*code)(void);
-	uint64_t rnd = v + 1, p, got;
+	uint64_t rnd = v + 1;
+
+	while (!load(c->stop))
+		guest_step(c, v, &rnd);
+	GUEST_DONE();
+}
+
+#ifdef __x86_64__
+/* L2 cannot be handed a number: it tells which one it is by its stack. */
+static unsigned char nested_stack[MAX_VCPUS][4096];
+
+static void nested_code(void)
+{
+	struct control *c = (void *)CONTROL;
+	uint64_t v = ((uintptr_t)__builtin_frame_address(0) -
+		      (uintptr_t)nested_stack) / sizeof(nested_stack[0]);
+	uint64_t rnd = v + 1, i = 0;
 
 	while (!load(c->stop)) {
-		rnd = rnd * 6364136223846793005ULL + 1442695040888963407ULL;
-		p = (rnd >> 33) % PAGES;
-
-		if ((rnd >> 60) < 4) {
-			code = (void *)guest_page(c, p) + CODE_OFFSET;
-			got = code();
-			GUEST_ASSERT_2(got == p + 1, p, got);
-			c->calls[v]++;
-		} else {
-			guest_use(c, v, p, &c->last[v][p],
-				  &c->last_version[v][p], c->accesses[v]);
-		}
-		c->accesses[v]++;
-
-		if (load(c->pause)) {
-			store(c->paused[v], 1);
-			while (load(c->pause))
-				;
-			store(c->paused[v], 0);
-		}
+		guest_step(c, v, &rnd);
+		if (++i % 64 == 0)
+			vmcall();
 	}
 	GUEST_DONE();
 }
+
+static void nesting_code(uint64_t v, struct vmx_pages *vmx)
+{
+	struct control *c = (void *)CONTROL;
+	uint64_t rnd = ~v;
+	int r;
+
+	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
+	GUEST_ASSERT(load_vmcs(vmx));
+
+	/* L0 may have no EPT to offer. */
+	if (!(rdmsr(MSR_IA32_VMX_TRUE_PROCBASED_CTLS) >> 32 &
+	      CPU_BASED_ACTIVATE_SECONDARY_CONTROLS) ||
+	    !(rdmsr(MSR_IA32_VMX_PROCBASED_CTLS2) >> 32 &
+	      SECONDARY_EXEC_ENABLE_EPT))
+		vmx->eptp_gpa = 0;
+	else
+		c->nested_ept = 1;
+	prepare_vmcs(vmx, nested_code,
+		     nested_stack[v] + sizeof(nested_stack[v]) - 8);
+
+	r = vmlaunch();
+	for (;;) {
+		uint64_t reason = vmreadz(VM_EXIT_REASON);
+
+		GUEST_ASSERT_2(!r && reason == EXIT_REASON_VMCALL, r, reason);
+		c->nested_exits[v]++;
+		guest_step(c, v, &rnd);
+		vmwrite(GUEST_RIP, vmreadz(GUEST_RIP) +
+				   vmreadz(VM_EXIT_INSTRUCTION_LEN));
+		r = vmresume();
+	}
+}
+#endif
 
 #ifdef __aarch64__
 /*
@@ -187,6 +252,9 @@ struct segment {
 	uint32_t id, flags;
 };
 
+/* How a map is changed: one slot at a time with the vCPUs running, or not. */
+enum way { WHOLE_MAP, SLOT_BY_SLOT, SLOT_BY_SLOT_PAUSED };
+
 /* How the window is cut into slots, and what is behind its pages. */
 struct map {
 	int nr;
@@ -195,7 +263,7 @@ struct map {
 
 static int nr_vcpus = 2, switches = 3000, control_changes = 20000;
 static uint64_t rnd;
-static bool manual_protect;
+static bool manual_protect, nested;
 
 static struct kvm_vm *vm;
 static struct control *control;
@@ -208,7 +276,7 @@ static struct words copy[PAGES];	/* follows the dirty log */
 static struct words given_back[PAGES];	/* what is in the other one */
 static bool check_given_back[PAGES];
 static struct map map;
-static bool failed;
+static bool failed, paused[MAX_VCPUS];
 static char failure[512];
 static pthread_mutex_t failure_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t dirty_pages, max_ns;
@@ -271,6 +339,12 @@ static void *vcpu_thread(void *arg)
 		switch (get_ucall(vm, v, &uc)) {
 		case UCALL_DONE:
 			return NULL;
+		case UCALL_SYNC:
+			store(paused[v], true);
+			while (load(control->pause) && !load(failed))
+				sched_yield();
+			store(paused[v], false);
+			continue;
 		case UCALL_ABORT:
 			fail("vCPU %u: %s, line %lu: page %lu, %#lx, %#lx", v,
 			     (const char *)uc.args[0], uc.args[1], uc.args[2],
@@ -500,16 +574,23 @@ static void harvest(const struct segment *seg)
 	}
 }
 
+static void pause_vcpus(bool pause)
+{
+	int v;
+
+	store(control->pause, pause);
+	for (v = 0; v < nr_vcpus; v++) {
+		while (load(paused[v]) != pause && !load(failed))
+			sched_yield();
+	}
+}
+
 /* While the vCPUs pause: is the copy the same, when it has been brought up? */
 static void compare(void)
 {
-	int i, p, v;
+	int i, p;
 
-	store(control->pause, 1);
-	for (v = 0; v < nr_vcpus; v++) {
-		while (!load(control->paused[v]) && !load(failed))
-			sched_yield();
-	}
+	pause_vcpus(true);
 	for (i = 0; i < map.nr; i++)
 		harvest(&map.seg[i]);
 	for (p = 0; p < PAGES && !load(failed); p++) {
@@ -517,11 +598,7 @@ static void compare(void)
 					sizeof(copy[p])))
 			fail("page %d: changed, and not in the dirty log", p);
 	}
-	store(control->pause, 0);
-	for (v = 0; v < nr_vcpus; v++) {
-		while (load(control->paused[v]) && !load(failed))
-			sched_yield();
-	}
+	pause_vcpus(false);
 }
 
 static void follow_flags(void)
@@ -547,7 +624,7 @@ static uint64_t now_ns(void)
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
 
-static void change(bool old_way)
+static void change(enum way way)
 {
 	struct kvm_userspace_memory_region old[PAGES + TAIL_PAGES];
 	int before[PAGES + TAIL_PAGES], i, r, nr = map.nr;
@@ -566,30 +643,76 @@ static void change(bool old_way)
 	}
 
 	start = now_ns();
-	if (old_way) {
-		set_one_by_one(old, nr);
-	} else {
+	if (way == WHOLE_MAP) {
 		r = set_all();
 		if (r)
 			fail("KVM_SET_USER_MEMORY_REGIONS: %s", strerror(r));
+	} else {
+		if (way == SLOT_BY_SLOT_PAUSED)
+			pause_vcpus(true);
+		set_one_by_one(old, nr);
+		if (way == SLOT_BY_SLOT_PAUSED)
+			pause_vcpus(false);
 	}
 	start = now_ns() - start;
 	if (start > max_ns)
 		max_ns = start;
 
-	/* Deleting and creating loses the log: nothing to be said of it. */
-	if (old_way)
+	if (way == SLOT_BY_SLOT)
 		return;
 	check_old_memory(before);
+	/* Deleting and creating loses the log: nothing to be said of it. */
+	if (way != WHOLE_MAP)
+		return;
 	follow_flags();
-	if (!random_below(8))
+	/*
+	 * Now and then all that is logged: vCPUs then have what they write to in
+	 * buffers of the CPU (PML) when the next change comes.
+	 */
+	if (!random_below(4)) {
+		for (i = 0; i < map.nr; i++)
+			harvest(&map.seg[i]);
+		usleep(random_below(200));
+	} else if (!random_below(8)) {
 		harvest(&map.seg[random_below(map.nr)]);
+	}
 	if (!random_below(32))
 		compare();
 }
 
+#ifdef __x86_64__
+/* Page tables of L1 for L2, one to one, of all that there will be. */
+static void nest(uint32_t v)
+{
+	vm_vaddr_t gva;
+	struct vmx_pages *vmx = vcpu_alloc_vmx(vm, &gva);
+
+	prepare_eptp(vmx, vm, 0);
+	nested_map_memslot(vmx, vm, 0, 0);
+	nested_map(vmx, vm, CONTROL, CONTROL, CONTROL_PAGES * page_size, 0);
+	nested_map(vmx, vm, WINDOW, WINDOW, PAGES * page_size, 0);
+	vcpu_args_set(vm, v, 2, (uint64_t)v, gva);
+}
+#endif
+
+static void add_vcpus(void)
+{
+	void *code = guest_code;
+	int v;
+
+#ifdef __x86_64__
+	if (nested)
+		code = nesting_code;
+#endif
+	/* with page tables of L1's for each */
+	vm = vm_create_default(0, (nested ? 128 : 64) * nr_vcpus, code);
+	ucall_init(vm, NULL);
+	for (v = 1; v < nr_vcpus; v++)
+		vm_vcpu_add_default(vm, v, code);
+}
+
 /* Returns the number of changes until it failed, or all of them. */
-static int run(bool old_way, int nr)
+static int run(enum way way, int nr)
 {
 	struct kvm_enable_cap cap = {
 		.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
@@ -601,16 +724,13 @@ static int run(bool old_way, int nr)
 	int i, p, v;
 
 	page_size = getpagesize();
-	vm = vm_create_default(0, 64 * nr_vcpus, guest_code);
-	ucall_init(vm, NULL);
-	for (v = 1; v < nr_vcpus; v++)
-		vm_vcpu_add_default(vm, v, guest_code);
+	add_vcpus();
 	if (manual_protect)
 		vm_enable_cap(vm, &cap);
 
 	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, CONTROL,
-				    CONTROL_SLOT, 16, 0);
-	virt_map(vm, CONTROL, CONTROL, 16, 0);
+				    CONTROL_SLOT, CONTROL_PAGES, 0);
+	virt_map(vm, CONTROL, CONTROL, CONTROL_PAGES, 0);
 	virt_map(vm, WINDOW, WINDOW, PAGES, 0);
 	control = addr_gpa2hva(vm, CONTROL);
 	memset(control, 0, sizeof(*control));
@@ -637,10 +757,10 @@ static int run(bool old_way, int nr)
 	}
 
 	cut(&map);
-	if (old_way)
-		set_one_by_one(NULL, 0);
-	else
+	if (way == WHOLE_MAP)
 		TEST_ASSERT(!set_all(), "the first map: %s", strerror(errno));
+	else
+		set_one_by_one(NULL, 0);
 	follow_flags();
 
 	for (v = 0; v < nr_vcpus; v++) {
@@ -653,6 +773,10 @@ static int run(bool old_way, int nr)
 			guest_vectors());
 #endif
 		vcpu_args_set(vm, v, 1, (uint64_t)v);
+#ifdef __x86_64__
+		if (nested)
+			nest(v);
+#endif
 		pthread_create(&threads[v], NULL, vcpu_thread,
 			       (void *)(uintptr_t)v);
 	}
@@ -662,8 +786,8 @@ static int run(bool old_way, int nr)
 	}
 
 	for (i = 0; i < nr && !load(failed); i++)
-		change(old_way);
-	if (!old_way && !load(failed))
+		change(way);
+	if (way == WHOLE_MAP && !load(failed))
 		compare();
 
 	store(control->stop, 1);
@@ -674,15 +798,19 @@ static int run(bool old_way, int nr)
 
 static void done(void)
 {
-	uint64_t accesses = 0, calls = 0;
+	uint64_t accesses = 0, calls = 0, exits = 0;
 	int v;
 
 	for (v = 0; v < nr_vcpus; v++) {
 		accesses += control->accesses[v];
 		calls += control->calls[v];
+		exits += control->nested_exits[v];
 	}
 	ksft_print_msg("%lu accesses, %lu calls, %lu dirty pages, longest change %lu us\n",
 		       accesses, calls, dirty_pages, max_ns / 1000);
+	if (nested)
+		ksft_print_msg("%lu exits of L2 to L1, %s EPT\n", exits,
+			       control->nested_ept ? "with" : "without");
 	kvm_vm_free(vm);
 	munmap(backing[0], (PAGES + TAIL_PAGES) * page_size);
 	munmap(backing[1], (PAGES + TAIL_PAGES) * page_size);
@@ -690,7 +818,9 @@ static void done(void)
 
 static void help(const char *name)
 {
-	printf("usage: %s [-n changes] [-c changes] [-v vcpus] [-s seed]\n"
+	printf("usage: %s [-r] [-n changes] [-c changes] [-v vcpus] [-s seed]\n"
+	       "  -r  for reference, on any kernel: only slot by slot, as it has to go wrong\n"
+	       "      and then, as it must not, while the vCPUs pause\n"
 	       "  -n  changes of the whole map, for each way to log (%d)\n"
 	       "  -c  changes slot by slot, at most, until one goes wrong (%d)\n"
 	       "  -v  vCPUs, up to %d (%d)\n"
@@ -698,17 +828,41 @@ static void help(const char *name)
 	       name, switches, control_changes, MAX_VCPUS, nr_vcpus);
 }
 
+static void test(enum way way, const char *what)
+{
+	const char *where = nested ? ", nested guest" : "";
+	int nr;
+
+#ifdef __x86_64__
+	if (nested && !nested_vmx_supported()) {
+		ksft_test_result_skip("%s%s: no nested VMX\n", what, where);
+		return;
+	}
+#endif
+	nr = run(way, way == SLOT_BY_SLOT ? control_changes : switches);
+	ksft_test_result(failed == (way == SLOT_BY_SLOT),
+			 "%d changes %s%s\n", nr, what, where);
+	if (failed)
+		ksft_print_msg("%s\n", failure);
+	done();
+}
+
 int main(int argc, char **argv)
 {
-	static const char * const way[] = {
-		"KVM_GET_DIRTY_LOG", "KVM_CLEAR_DIRTY_LOG, initially set"
+	static const char * const log[] = {
+		"of the whole map, KVM_GET_DIRTY_LOG",
+		"of the whole map, KVM_CLEAR_DIRTY_LOG, initially set",
 	};
-	int opt, i, nr;
+	bool reference = false;
+	int opt, i, level, levels = 1;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	rnd = time(NULL) + now_ns();
-	while ((opt = getopt(argc, argv, "hn:c:v:s:")) != -1) {
+	while ((opt = getopt(argc, argv, "hrn:c:v:s:")) != -1) {
 		switch (opt) {
+		case 'r':
+			reference = true;
+			break;
 		case 'n':
 			switches = atoi(optarg);
 			break;
@@ -733,27 +887,26 @@ int main(int argc, char **argv)
 	rnd = rnd * 2 + 1;
 
 	ksft_print_header();
-	if (!kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS))
+	if (!reference && !kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS))
 		ksft_exit_skip("no KVM_SET_USER_MEMORY_REGIONS\n");
-	ksft_set_plan(3);
+#ifdef __x86_64__
+	levels = 2;
+#endif
+	ksft_set_plan((reference ? 2 : 3) * levels);
 	ksft_print_msg("seed %lu, %d vCPUs\n", rnd / 2, nr_vcpus);
 
-	for (i = 0; i < 2; i++) {
-		manual_protect = i;
-		nr = run(false, switches);
-		ksft_test_result(!failed, "%d changes of the whole map, %s\n",
-				 nr, way[i]);
-		if (failed)
-			ksft_print_msg("%s\n", failure);
-		done();
+	for (level = 0; level < levels; level++) {
+		nested = level;
+		for (i = 0; i < 2 && !reference; i++) {
+			manual_protect = i;
+			test(WHOLE_MAP, log[i]);
+		}
+		manual_protect = false;
+		test(SLOT_BY_SLOT, "slot by slot, a vCPU falls into a hole");
+		if (reference)
+			test(SLOT_BY_SLOT_PAUSED,
+			     "slot by slot, while the vCPUs pause");
 	}
-
-	manual_protect = false;
-	nr = run(true, control_changes);
-	ksft_test_result(failed, "slot by slot, a vCPU falls into a hole: %s\n",
-			 failed ? failure : "no");
-	ksft_print_msg("after %d changes\n", nr);
-	done();
 
 	ksft_exit(!ksft_get_fail_cnt());
 }

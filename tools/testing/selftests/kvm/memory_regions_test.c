@@ -1102,50 +1102,121 @@ static void test_random(void)
 }
 
 #if defined(__x86_64__)
-/* Private slots are only there where the CPU needs them. */
+/* How many slots of its own has KVM at @gpa, in all address spaces? */
+static int listed(unsigned long gpa)
+{
+	unsigned long long first, end;
+	unsigned int as_id, id;
+	int found = 0;
+	char *line;
+
+	for (line = strtok(read_list(), "\n"); line; line = strtok(NULL, "\n")) {
+		if (sscanf(line, "%u %u %llx %llx", &as_id, &id, &first,
+			   &end) == 4 && id >= nr_slots && first <= gpa &&
+		    gpa < end)
+			found++;
+	}
+	return found;
+}
+
+/* What @what is must be refused by both ioctls, and still be there. */
+static void refuse_private(int as, const char *what, unsigned long gpa,
+			   unsigned long size)
+{
+	const struct region *r = &spaces[as].map[1];
+	struct region map[] = {
+		{ 3, 0, 600, 8, 0 }, { 4, 0, gpa, size, 0 }, {},
+	};
+
+	expect(set_slot(as << 16 | 4, 0, gpa, size, 0), EEXIST,
+	       "a slot that is %s, address space %d", what, as);
+	expect(set_slot(as << 16 | r->id, r->flags, gpa + size - r->size,
+			r->size, r->hva), EEXIST,
+	       "a slot moves to where is %s, address space %d", what, as);
+	expect(set_map(as, map), EEXIST, "a region that is %s, address space %d",
+	       what, as);
+
+	/* and as the first of two */
+	map[1] = map[0];
+	map[0] = (struct region){ 4, 0, gpa - 8, 9, 0 };
+	expect(set_map(as, map), EEXIST,
+	       "a region with the first page of %s, address space %d", what, as);
+	map[0].size = 64;
+	expect(set_map(as, map), EEXIST,
+	       "a region around %s, address space %d", what, as);
+}
+
+/*
+ * Private slots are only there where the CPU needs them, in both address
+ * spaces.  Only the list in debugfs tells: without, those that are missing
+ * cannot be told from those that nobody looks at.
+ */
 static void test_private(void)
 {
 	const struct {
 		const char *name;
-		uint64_t gpa;
+		uint64_t gpa, size;
 	} slots[] = {
-		{ "the TSS", 0xfffbd000 },
-		{ "the identity map", 0xfffbc000 },
-		{ "the APIC access page", 0xfee00000 },
+		{ "the TSS", 0xfffbd000, 3 },
+		{ "the identity map", 0xfffbc000, 1 },
+		{ "the APIC access page", 0xfee00000, 1 },
 	};
+	int i, id, as, vcpu, there[ARRAY_SIZE(slots)];
 	uint64_t identity = slots[1].gpa;
-	int i, vcpu, found = 0;
 
 	new_vm(0);
-	has_debugfs = 0;
+	if (!has_debugfs) {
+		ksft_test_result_skip("private slots: no debugfs to list them\n");
+		return;
+	}
+
 	ioctl(vm_fd, KVM_SET_TSS_ADDR, slots[0].gpa);
 	ioctl(vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
 	ioctl(vm_fd, KVM_CREATE_IRQCHIP, 0);
 	vcpu = ioctl(vm_fd, KVM_CREATE_VCPU, 0);
 	if (vcpu < 0)
 		ksft_exit_fail_msg("KVM_CREATE_VCPU: %s\n", strerror(errno));
-	start_with_old_map();
+	for (i = 0; i < ARRAY_SIZE(slots); i++)
+		there[i] = listed(slots[i].gpa / page);
 
+	/* not in the model */
+	has_debugfs = 0;
+	start_with_old_map();
+	for (as = 1; as < nr_as; as++) {
+		set_map(as, old_map);
+		model_set(as, old_map);
+	}
 	for (i = 0; i < ARRAY_SIZE(slots); i++) {
 		uint64_t gpa = slots[i].gpa / page;
 
-		if (!present(0, gpa))
+		if (!there[i]) {
+			ksft_test_result_skip("this CPU has no slot for %s\n",
+					      slots[i].name);
 			continue;
-		found++;
-		expect(set_map(0, MAP({ 3, 0, 600, 8, 0 }, { 4, 0, gpa, 1, 0 })),
-		       EEXIST, "a region that is %s", slots[i].name);
-		expect(set_map(0, MAP({ 4, 0, gpa - 8, 9, 0 },
-				      { 3, 0, 600, 8, 0 })),
-		       EEXIST, "a region with the first page of %s",
-		       slots[i].name);
-		expect(set_map(0, MAP({ 4, 0, gpa - 8, 64, 0 })), EEXIST,
-		       "a region around %s", slots[i].name);
-		accept("all of user space's slots go", EMPTY);
-		ksft_test_result(present(0, gpa), "%s stays\n", slots[i].name);
-		start_with_old_map();
+		}
+		ksft_test_result(there[i] == nr_as && listed(gpa) == nr_as,
+				 "%s is there in each address space\n",
+				 slots[i].name);
+
+		for (as = 0; as < nr_as; as++) {
+			refuse_private(as, slots[i].name, gpa, slots[i].size);
+			accept_in(as, "all of user space's slots go", EMPTY);
+			accept_in(as, "they come back", old_map);
+		}
+		/* whose id user space cannot name, to delete it */
+		for (as = 0; as < nr_as; as++) {
+			for (id = nr_slots; id < nr_slots + 3; id++) {
+				expect(set_slot(as << 16 | id, 0, 0, 0, 0),
+				       EINVAL, "private slot %d:%d is deleted",
+				       as, id);
+				expect(set_map(as, MAP({ id, 0, 600, 8, 0 })),
+				       EINVAL, "private slot %d:%d is a region's",
+				       as, id);
+			}
+		}
+		ksft_test_result(listed(gpa) == nr_as, "%s stays\n",
+				 slots[i].name);
 	}
-	if (!found)
-		ksft_test_result_skip("this CPU needs no private slots\n");
 	close(vcpu);
 }
 #else
