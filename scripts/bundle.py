@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """
 usage: make bundle [BASE=v5.10]      prints the path of the archive
-       scripts/bundle.py try         boots the ISO in the archive, in Bochs (Intel, AMD) and in QEMU (BIOS, UEFI)
+       scripts/bundle.py try [NAME]  boots the ISO in the archive, in bochs-intel, bochs-amd, qemu-bios, qemu-uefi
 
 One archive for people with real processors: the pristine and the patched kernel, an initramfs with static selftests and
 benchmarks that tests both and prints the table of make run with the processor's name, an ISO that boots it from a USB
@@ -10,6 +10,7 @@ stick, run.sh to do the same on an installed kernel, the series as mails, and a 
 """
 
 import gzip
+import os
 import re
 import shutil
 import time
@@ -78,7 +79,7 @@ def bundle(base):
 
 # ---------------------------------------------------------------- trying it
 
-FIRMWARE = {"QEMU, AMD, BIOS": [], "QEMU, AMD, UEFI": ["-bios", "/usr/share/ovmf/OVMF.fd"]}
+FIRMWARE = {"qemu-bios": [], "qemu-uefi": ["-bios", "/usr/share/ovmf/OVMF.fd"]}
 
 
 def attempt(name, process, log, minutes):
@@ -97,14 +98,14 @@ def attempt(name, process, log, minutes):
     return table
 
 
-def try_out(base):
+def try_out(base, names):
     """Unpack the archive elsewhere and boot its ISO."""
     archive, = (OUT / "bundle").glob("kvm-memslots-*.tar.xz")
     good = True
-    with stage_dir(OUT / "bundle/try") as temp:
+    with stage_dir(OUT / f"bundle/try{os.getpid()}") as temp:
         run(["tar", "-C", temp, "--strip-components=1", "-xf", archive], f"{base.name}/bundle-try", "tar failed")
-        for name in ("bochs-intel", "bochs-amd", *FIRMWARE):
-            log = OUT / "log/bundle" / name.replace(", ", "-")
+        for name in names or ("bochs-intel", "bochs-amd", *FIRMWARE):
+            log = OUT / "log/bundle" / name
             log.mkdir(parents=True, exist_ok=True)
             write(log / "console", "")
             if name in FIRMWARE:
@@ -120,8 +121,8 @@ def try_out(base):
 
 def command(*words):
     base = Base()
-    if words == ("try",):
-        return try_out(base)
+    if words[:1] == ("try",):
+        return try_out(base, words[1:])
     stage.plan(7)
     print(bundle(base))
     return 0
