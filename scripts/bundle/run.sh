@@ -24,7 +24,8 @@ table() {
 	}
 	BEGIN {
 		split("setup|set up 509 slots, each|create|create one more|flags|change its flags|move|move it" \
-		      "|delete|delete it|unmap-idle|VMM unmaps a page", words, "|")
+		      "|delete|delete it|unmap-idle|VMM unmaps a page" \
+		      "|exit-user|run to a port access|exit-kvm|KVM handles a CPUID", words, "|")
 		for (i = 1; i in words; i += 2)
 			what[words[i]] = "  " words[i + 1]
 	}
@@ -75,8 +76,10 @@ run_tests() {	# the file of tests
 
 figures() {
 	echo "measuring ..." >&2
-	"$here/tests.d/memslot_perf_test" -q -o - -s 509 -n 20 -e unmap-idle 2>>"$work/log" </dev/null |
-		sed -n 's/^{.*"test": *"\([^"]*\)".*"mean_us": *\([0-9.]*\).*/figure\t\1\t\2/p'
+	for options in "-s 509 -n 20 -e unmap-idle" "-s 10 -l 2M -f exit-user"; do
+		# shellcheck disable=SC2086 # its words
+		"$here/tests.d/memslot_perf_test" -q -o - $options 2>>"$work/log" </dev/null
+	done | sed -n 's/^{.*"test": *"\([^"]*\)".*"mean_us": *\([0-9.]*\).*/figure\t\1\t\2/p'
 }
 
 tests=$here/tests only_table='' out=''
