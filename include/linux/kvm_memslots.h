@@ -117,7 +117,7 @@ struct kvm_memslot_space {
 
 /* x86 has two of these in each VM; a slot must fit the 256 byte slab there. */
 #ifdef CONFIG_X86_64
-static_assert(sizeof(struct kvm_memslot_space) == 128);
+static_assert(sizeof(struct kvm_memslot_space) <= 128);
 static_assert(sizeof(struct kvm_memory_slot) <= 256);
 #endif
 
@@ -214,10 +214,11 @@ kvm_memslot_next_in_gfn_range(struct kvm_memslots *slots,
 
 /*
  * The slots that have a gfn in [start, end), in the order of their gfns.  Warns
- * once about an empty or reversed range, and visits nothing.
+ * once about an empty or reversed range, and visits nothing.  @slots has to be a
+ * variable.
  */
 #define kvm_for_each_memslot_in_gfn_range(slot, slots, start, end)	\
-	for (slot = kvm_memslot_first_in_gfn_range(slots, start, end); slot; \
+	for (slot = kvm_memslot_first_in_gfn_range(*&(slots), start, end); slot; \
 	     slot = kvm_memslot_next_in_gfn_range(slots, slot, end))
 
 static inline struct kvm_memory_slot *
@@ -248,15 +249,18 @@ kvm_memslot_next_in_hva_range(struct kvm_memslots *slots,
 /*
  * The slots that have host memory in [start, end), in bytes, in the order of
  * their addresses.  Warns once about an empty or reversed range, and visits
- * nothing.
+ * nothing.  @slots has to be a variable.
  */
 #define kvm_for_each_memslot_in_hva_range(slot, slots, start, end)	\
-	for (slot = kvm_memslot_first_in_hva_range(slots, start, end); slot; \
+	for (slot = kvm_memslot_first_in_hva_range(*&(slots), start, end); slot; \
 	     slot = kvm_memslot_next_in_hva_range(slots, slot, start, end))
 
-/* All slots in the order of their gfns. */
+/*
+ * All slots in the order of their gfns.  @slots has to be a variable: each step
+ * uses it, and kvm_memslots() may be another set by then.
+ */
 #define kvm_for_each_memslot(slot, slots)				\
-	for (slot = kvm_memslot_at_or_above(slots, 0); slot;		\
+	for (slot = kvm_memslot_at_or_above(*&(slots), 0); slot;	\
 	     slot = kvm_memslot_next(slots, slot))
 
 #endif /* __KVM_MEMSLOTS_H */

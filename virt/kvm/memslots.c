@@ -244,14 +244,6 @@ void kvm_memslots_replace(struct kvm_memslots *slots,
 			  struct kvm_memory_slot *old,
 			  struct kvm_memory_slot *new)
 {
-	/*
-	 * A plain read and a plain write do: the readers, who may have set
-	 * last_used when the set was active, are gone, and no new ones come
-	 * before the set is published.
-	 */
-	if (old && slots->last_used == old)
-		slots->last_used = new;
-
 	kvm_memslots_replace_gfn(slots, old, new);
 	kvm_memslots_replace_hva(slots, old, new);
 }
@@ -332,7 +324,6 @@ void kvm_memslots_copy(struct kvm_memslots *slots, struct kvm_memslots *from)
 		kvm_rb_moved(from->hva_tree.rb_root.rb_node, hva_bytes);
 	slots->hva_tree.rb_leftmost = kvm_rb_moved(from->hva_tree.rb_leftmost,
 						   hva_bytes);
-	slots->last_used = NULL;
 }
 
 /**

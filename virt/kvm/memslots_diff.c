@@ -10,10 +10,13 @@
  *
  * Nothing in this file calls an architecture or waits for readers.
  */
+#include <linux/atomic.h>
 #include <linux/bitmap.h>
+#include <linux/bitops.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
+#include <linux/swab.h>
 
 #include "memslots.h"
 
@@ -28,7 +31,7 @@ static bool kvm_memslot_maps(const struct kvm_memory_slot *slot,
 {
 	return slot->base_gfn == region->guest_phys_addr >> PAGE_SHIFT &&
 	       slot->npages == region->memory_size >> PAGE_SHIFT &&
-	       slot->userspace_addr == region->userspace_addr &&
+	       slot->userspace_addr == (unsigned long)region->userspace_addr &&
 	       !((slot->flags ^ region->flags) & KVM_MEM_READONLY);
 }
 
@@ -152,7 +155,8 @@ int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
 
 	for (i = 0; i < nr; i++)
 		nr_bits = max(nr_bits, regions[i].slot + 1);
-	kept = kvcalloc(BITS_TO_LONGS(nr_bits), sizeof(*kept), GFP_KERNEL);
+	kept = kvcalloc(BITS_TO_LONGS(nr_bits), sizeof(*kept),
+			GFP_KERNEL_ACCOUNT);
 	if (!kept)
 		return -ENOMEM;
 
@@ -169,11 +173,11 @@ int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
 
 	r = -ENOMEM;
 	i = max(nr_bits, kvm_memslots_end_id(slots));
-	stays = kvcalloc(BITS_TO_LONGS(i), sizeof(*stays), GFP_KERNEL);
+	stays = kvcalloc(BITS_TO_LONGS(i), sizeof(*stays), GFP_KERNEL_ACCOUNT);
 	diff->changed = kvcalloc(nr_changed ?: 1, sizeof(*diff->changed),
-				 GFP_KERNEL);
+				 GFP_KERNEL_ACCOUNT);
 	diff->deleted = kvcalloc(nr_old ?: 1, sizeof(*diff->deleted),
-				 GFP_KERNEL);
+				 GFP_KERNEL_ACCOUNT);
 	if (!stays || !diff->changed || !diff->deleted)
 		goto out_free;
 
@@ -316,7 +320,10 @@ static bool kvm_memslots_common(const struct kvm_memory_slot *old,
 static void kvm_memslot_fill_log(unsigned long *log, unsigned long bit,
 				 unsigned long end, bool dirty)
 {
-	while (bit < end) {
+	unsigned long i;
+
+	for (i = 0; bit < end; i++) {
+		kvm_memslots_cond_resched(i);
 		if (bit % BITS_PER_LONG == 0 && end - bit >= BITS_PER_LONG) {
 			log[bit / BITS_PER_LONG] = dirty ? ~0UL : 0;
 			bit += BITS_PER_LONG;
@@ -330,6 +337,36 @@ static void kvm_memslot_fill_log(unsigned long *log, unsigned long bit,
 	}
 }
 
+/* A word of a dirty log as a number, or a number as a word. */
+static unsigned long kvm_memslot_log_word(unsigned long word)
+{
+	return BITOP_LE_SWIZZLE ? swab(word) : word;
+}
+
+/* Add @nr bits of the log @from to the log @to, which others may set bits in. */
+static void kvm_memslot_merge_log(unsigned long *to, unsigned long to_bit,
+				  const unsigned long *from,
+				  unsigned long from_bit, unsigned long nr)
+{
+	unsigned long word, n, i;
+
+	for (i = 0; nr; i++) {
+		kvm_memslots_cond_resched(i);
+		/* as far as it goes within one word of each */
+		n = min3(nr, BITS_PER_LONG - to_bit % BITS_PER_LONG,
+			 BITS_PER_LONG - from_bit % BITS_PER_LONG);
+		word = kvm_memslot_log_word(from[from_bit / BITS_PER_LONG]);
+		word = word >> from_bit % BITS_PER_LONG & GENMASK(n - 1, 0);
+		word = kvm_memslot_log_word(word << to_bit % BITS_PER_LONG);
+		if (word)
+			atomic_long_or(word, (atomic_long_t *)
+				       &to[to_bit / BITS_PER_LONG]);
+		to_bit += n;
+		from_bit += n;
+		nr -= n;
+	}
+}
+
 /**
  * kvm_memslot_start_log - what a new slot's dirty log starts with
  * @slots: the set that the slot is not in
@@ -338,7 +375,7 @@ static void kvm_memslot_fill_log(unsigned long *log, unsigned long bit,
  * A page at another host address is dirty.  Whether one at the same address is
  * comes from its former log later, if there was one: kvm_memslot_carry_log().
  *
- * Context: kvm->slots_lock held.
+ * Context: kvm->slots_lock held.  May sleep.
  */
 void kvm_memslot_start_log(struct kvm_memslots *slots,
 			   struct kvm_memory_slot *new)
@@ -366,7 +403,8 @@ void kvm_memslot_start_log(struct kvm_memslots *slots,
  * far as they are at the same host addresses.
  *
  * Context: kvm->slots_lock held, and nobody writes through @slots any more.
- * Somebody may write, and log, through @new.
+ * Others may write, and log, through @new, but nobody reads its log without
+ * kvm->slots_lock.  May sleep.
  */
 void kvm_memslot_carry_log(struct kvm_memslots *slots,
 			   struct kvm_memory_slot *new)
@@ -376,20 +414,12 @@ void kvm_memslot_carry_log(struct kvm_memslots *slots,
 
 	kvm_for_each_memslot_in_gfn_range(old, slots, new->base_gfn,
 					  new->base_gfn + new->npages) {
-		unsigned long bit, last;
-
-		if (!kvm_memslots_common(old, new, &start, &end) ||
-		    !old->dirty_bitmap)
-			continue;
-
-		last = end - old->base_gfn;
-		bit = find_next_bit_le(old->dirty_bitmap, last,
-				       start - old->base_gfn);
-		while (bit < last) {
-			set_bit_le(old->base_gfn + bit - new->base_gfn,
-				   new->dirty_bitmap);
-			bit = find_next_bit_le(old->dirty_bitmap, last,
-					       bit + 1);
-		}
+		if (kvm_memslots_common(old, new, &start, &end) &&
+		    old->dirty_bitmap)
+			kvm_memslot_merge_log(new->dirty_bitmap,
+					      start - new->base_gfn,
+					      old->dirty_bitmap,
+					      start - old->base_gfn,
+					      end - start);
 	}
 }

@@ -7,9 +7,9 @@
  *   prepare
  *   ---- if a slot goes: hold the vCPUs, and drop all mappings of such slots
  *   switch
- *   the other set follows; the dirty logs of former slots are carried over
- *   commit
  *   ---- release the vCPUs
+ *   the dirty logs of former slots are carried over; the other set follows
+ *   commit
  *
  * No guest ever sees a slot that is INVALID here, or a gfn missing that is in
  * both maps: when vCPUs run, they see one map or the other.  Whatever can fail
@@ -18,6 +18,11 @@
  * Mappings are dropped while the old map is still the active one: an
  * architecture finds what maps a slot through the active set, and so do MMU
  * notifiers, which must see a mapping for as long as it exists.
+ *
+ * vCPUs are held for that and the grace period alone.  Once they run on the new
+ * map, they log what they write in it: that is added to what former logs have,
+ * and nobody reads a log, or finds a slot by its id, without kvm->slots_lock.
+ * What starts to be logged is write-protected after that, as for one slot.
  */
 #include <linux/kvm_host.h>
 #include <linux/ktime.h>
@@ -28,19 +33,25 @@
 #include "memslots.h"
 
 /**
- * kvm_arch_flush_switched_memslot - drop all mappings of a slot that goes
+ * kvm_arch_flush_switched_memslots - drop all mappings of slots that go
  * @kvm: the VM
- * @slot: the slot, valid and still in the active set
+ * @slots: the slots, valid and still in the active set
+ * @nr: number of slots, at least one
  *
- * As kvm_arch_flush_shadow_memslot(), but with the vCPUs held: an architecture
- * that can spare the mappings of other slots then should do so.
+ * As kvm_arch_flush_shadow_memslot() for each, but with the vCPUs held: an
+ * architecture that can spare the mappings of other slots, or do something once
+ * for all of them, then should do so.
  *
  * Context: kvm->slots_lock held.  May sleep.
  */
-void __weak kvm_arch_flush_switched_memslot(struct kvm *kvm,
-					    struct kvm_memory_slot *slot)
+void __weak kvm_arch_flush_switched_memslots(struct kvm *kvm,
+					     struct kvm_memory_slot **slots,
+					     unsigned int nr)
 {
-	kvm_arch_flush_shadow_memslot(kvm, slot);
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		kvm_arch_flush_shadow_memslot(kvm, slots[i]);
 }
 
 static enum kvm_mr_change
@@ -151,6 +162,7 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
 	kvm->nr_memslot_pages += diff->pages_created;
 
 	for (i = 0; i < diff->nr_deleted; i++) {
+		kvm_memslots_cond_resched(i);
 		kvm_arch_commit_memory_region(kvm, diff->deleted[i], NULL,
 					      KVM_MR_DELETE);
 		trace_kvm_memslot_update(KVM_MR_DELETE, diff->deleted[i], NULL,
@@ -160,6 +172,7 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
 		const struct kvm_memslot_change *change = &diff->changed[i];
 		enum kvm_mr_change kind = kvm_memslot_change_kind(change);
 
+		kvm_memslots_cond_resched(i);
 		if (!kvm_memslot_change_is_id_only(change))
 			kvm_arch_commit_memory_region(kvm, change->old,
 						      change->new, kind);
@@ -197,7 +210,7 @@ int kvm_memslots_set(struct kvm *kvm, u16 as_id,
 	struct kvm_memslots *slots = __kvm_memslots(kvm, as_id);
 	struct kvm_memslots *next = kvm_memslots_inactive(kvm, as_id);
 	struct kvm_memslots_diff diff;
-	ktime_t held = 0;
+	ktime_t waited = 0, held = 0;
 	unsigned int i;
 	int r;
 
@@ -222,30 +235,35 @@ int kvm_memslots_set(struct kvm *kvm, u16 as_id,
 	if (diff.nr_deleted) {
 		/* Who wants to run had better do so now than meanwhile. */
 		cond_resched();
+		waited = ktime_get();
 		r = kvm_vcpus_hold(kvm);
-		if (r)
-			goto out_undo;
 		held = ktime_get();
+		waited = ktime_sub(held, waited);
+		if (r) {
+			held = 0;
+			goto out_undo;
+		}
 
-		for (i = 0; i < diff.nr_deleted; i++)
-			kvm_arch_flush_switched_memslot(kvm, diff.deleted[i]);
+		kvm_arch_flush_switched_memslots(kvm, diff.deleted,
+						 diff.nr_deleted);
 		kvm_arch_guest_memory_reclaimed(kvm);
 	}
 
 	kvm_memslots_switch(kvm, as_id);
 
+	if (diff.nr_deleted) {
+		kvm_vcpus_release(kvm);
+		held = ktime_sub(ktime_get(), held);
+	}
+
 	/* @slots is the inactive set now, and still has the former slots. */
 	for (i = 0; i < diff.nr_changed; i++) {
+		kvm_memslots_cond_resched(i);
 		if (diff.changed[i].new->dirty_bitmap && !diff.changed[i].old)
 			kvm_memslot_carry_log(slots, diff.changed[i].new);
 	}
 	kvm_memslots_diff_follow(&diff, slots, next);
 	kvm_memslots_diff_commit(kvm, next, &diff);
-
-	if (diff.nr_deleted) {
-		kvm_vcpus_release(kvm);
-		held = ktime_sub(ktime_get(), held);
-	}
 	goto out_free;
 
 out_undo:
@@ -256,7 +274,7 @@ out_free:
 		kvm_memslot_ids_fit(next->ids, next->ids->nr);
 out:
 	trace_kvm_memslots_set(as_id, nr, diff.nr_deleted, diff.nr_changed,
-			       diff.nr_created, ktime_to_ns(held),
-			       __kvm_memslots(kvm, as_id)->generation, r);
+			       diff.nr_created, ktime_to_ns(waited),
+			       ktime_to_ns(held), __kvm_memslots(kvm, as_id)->generation, r);
 	return r;
 }

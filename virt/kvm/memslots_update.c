@@ -59,6 +59,12 @@ void kvm_memslots_switch(struct kvm *kvm, int as_id)
 	WARN_ON_ONCE(gen & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS);
 	next->generation = gen | KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS;
 
+	/*
+	 * The slot may be gone.  A plain write does: the readers who set it are
+	 * gone as well, and no new ones come before the set is published.
+	 */
+	next->last_used = NULL;
+
 	rcu_assign_pointer(kvm->memslots[as_id], next);
 	synchronize_srcu_expedited(&kvm->srcu);
 

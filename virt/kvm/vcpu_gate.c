@@ -15,97 +15,91 @@
  *
  * Those who read or write guest memory outside of KVM_RUN do so in a section of
  * kvm->srcu, and are not held.
+ *
+ * Neither side has a lock.  A vCPU writes in_gate and then reads the state of
+ * the gate, the holder writes the state and then reads in_gate, and one of them
+ * has to see what the other one wrote.  The same goes for a vCPU that leaves and
+ * has to wake up the holder.  Full barriers on both sides would do, but KVM_RUN
+ * is not to pay for what happens once in a while.  So a vCPU writes and reads in
+ * a section of RCU, and the holder lets a grace period pass first:
+ *
+ *	vCPU				holder
+ *	----				------
+ *	preempt_disable()		state = WATCHED
+ *	in_gate = true			synchronize_rcu_expedited()
+ *	r1 = state			state = CLOSED
+ *	preempt_enable()		smp_mb()
+ *	if (r1 != OPEN) {		r2 = in_gate
+ *		smp_mb()
+ *		r1 = state
+ *	}
+ *
+ * A section that ends after the grace period has begun after WATCHED was written,
+ * so that the vCPU sees that, and goes on with a barrier of its own.  What an
+ * earlier section wrote can be seen once the grace period is over.  vCPUs are not
+ * held during the grace period.
+ *
+ * One exception: a vCPU that has to finish what user space has done for it (a
+ * read from a port, say) may enter as long as others are still inside, for it
+ * would wait for as long as one of them takes, and user space counts on KVM_RUN
+ * to come back when it wants that.  It leaves before it runs the guest.  That is
+ * why the holder looks once more after it has closed the gate for these, too.
  */
 #include <linux/kvm_host.h>
 
-/*
- * Neither side has a lock: a vCPU writes in_gate and then reads held, the
- * holder writes held and then reads in_gate, with a full barrier in between.
- */
-static void kvm_vcpu_gate_out(struct kvm_vcpu *vcpu)
+/* May a vCPU be inside? */
+static bool kvm_vcpu_gate_admits(int state, bool finish)
 {
-	struct kvm_vcpu_gate *gate = &vcpu->kvm->gate;
-
-	/*
-	 * What was done inside has been done when the holder sees this: pairs
-	 * with smp_load_acquire() in kvm_vcpu_gate_is_out().
-	 */
-	smp_store_release(&vcpu->in_gate, false);
-	/* Pairs with the one in kvm_vcpus_hold(). */
-	smp_mb();
-	if (unlikely(READ_ONCE(gate->held)))
-		rcuwait_wake_up(&gate->holder);
+	return state <= (finish ? KVM_GATE_CLOSING : KVM_GATE_WATCHED);
 }
 
-/*
- * User space can guess the file descriptor of a vCPU that is about to become
- * online.  Nobody would see this one inside the gate.
- */
-static bool kvm_vcpu_gate_is_open(struct kvm_vcpu *vcpu)
+/* Is it worth a try? */
+static bool kvm_vcpu_gate_opens(struct kvm_vcpu_gate *gate, bool finish)
 {
-	/*
-	 * What was done while the vCPUs were held is seen from here on: pairs
-	 * with smp_store_release() in kvm_vcpus_release().
-	 */
-	return !smp_load_acquire(&vcpu->kvm->gate.held) &&
-	       vcpu->vcpu_idx < atomic_read(&vcpu->kvm->online_vcpus);
+	return kvm_vcpu_gate_admits(READ_ONCE(gate->state), finish);
 }
 
 /**
- * kvm_vcpu_gate_enter - be where the guest and its memory may be touched
- * @vcpu: the vCPU that the calling thread runs, not inside the gate
- * @finish: something that user space had to do for the guest is to be finished:
- *	    who calls KVM_RUN with a signal pending counts on that
+ * kvm_vcpu_gate_wait - enter the gate after kvm_vcpu_gate_try_enter() did not
+ * @vcpu: the vCPU that the calling thread runs
+ * @finish: see kvm_vcpu_gate_enter()
  *
- * Waits as long as the vCPUs are held.
- *
- * Context: in KVM_RUN, with the guest's signal mask.  May sleep.  Must not hold
- * kvm->srcu, kvm->lock or kvm->slots_lock.
- * Return: 0, or -EINTR if there is a signal, with @finish only a deadly one.
+ * Context and return value are those of kvm_vcpu_gate_enter().
  */
-int kvm_vcpu_gate_enter(struct kvm_vcpu *vcpu, bool finish)
+int kvm_vcpu_gate_wait(struct kvm_vcpu *vcpu, bool finish)
 {
 	struct kvm_vcpu_gate *gate = &vcpu->kvm->gate;
-	int r;
+	int state, r;
 
 	for (;;) {
-		WRITE_ONCE(vcpu->in_gate, true);
 		/* Pairs with the one in kvm_vcpus_hold(). */
 		smp_mb();
-		if (likely(kvm_vcpu_gate_is_open(vcpu)))
+		/* Pairs with smp_store_release() in kvm_vcpu_gate_set_state(). */
+		state = smp_load_acquire(&gate->state);
+		if (kvm_vcpu_gate_admits(state, finish))
 			break;
 
-		kvm_vcpu_gate_out(vcpu);
+		/* Pairs with smp_load_acquire() in kvm_vcpu_gate_is_out(). */
+		smp_store_release(&vcpu->in_gate, false);
+		rcuwait_wake_up(&gate->holder);
 		if (finish)
-			r = wait_event_killable(gate->closed,
-						kvm_vcpu_gate_is_open(vcpu));
+			r = wait_event_killable(gate->waiters,
+						kvm_vcpu_gate_opens(gate, true));
 		else
-			r = wait_event_interruptible(gate->closed,
-						     kvm_vcpu_gate_is_open(vcpu));
+			r = wait_event_interruptible(gate->waiters,
+						     kvm_vcpu_gate_opens(gate, false));
 		if (r)
 			return -EINTR;
+		WRITE_ONCE(vcpu->in_gate, true);
 	}
+
+	/* The one that the holder made may have been taken before. */
+	if (state == KVM_GATE_CLOSING)
+		kvm_make_request(KVM_REQ_LEAVE_GATE, vcpu);
 	rwsem_acquire_read(&gate->dep_map, 0, 0, _THIS_IP_);
 	return 0;
 }
-EXPORT_SYMBOL_GPL(kvm_vcpu_gate_enter);
-
-/**
- * kvm_vcpu_gate_leave - let the vCPUs be held without waiting for this one
- * @vcpu: the vCPU that the calling thread runs; if it is not inside, nothing
- *	  happens
- *
- * Context: in KVM_RUN.  Does not sleep.
- */
-void kvm_vcpu_gate_leave(struct kvm_vcpu *vcpu)
-{
-	if (!vcpu->in_gate)
-		return;
-
-	rwsem_release(&vcpu->kvm->gate.dep_map, _THIS_IP_);
-	kvm_vcpu_gate_out(vcpu);
-}
-EXPORT_SYMBOL_GPL(kvm_vcpu_gate_leave);
+EXPORT_SYMBOL_GPL(kvm_vcpu_gate_wait);
 
 /**
  * kvm_vcpu_gate_reenter - enter the gate where giving up is no option
@@ -129,17 +123,37 @@ EXPORT_SYMBOL_GPL(kvm_vcpu_gate_reenter);
 
 static bool kvm_vcpu_gate_is_out(struct kvm_vcpu *vcpu)
 {
-	/* Pairs with smp_store_release() in kvm_vcpu_gate_out(). */
+	/* Pairs with smp_store_release() of a vCPU that leaves. */
 	return !smp_load_acquire(&vcpu->in_gate);
+}
+
+static bool kvm_vcpu_gate_all_out(struct kvm *kvm)
+{
+	struct kvm_vcpu *vcpu;
+	int i;
+
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		if (!kvm_vcpu_gate_is_out(vcpu))
+			return false;
+	}
+	return true;
+}
+
+/* Whoever finds the gate in this state sees what was done until then. */
+static void kvm_vcpu_gate_set_state(struct kvm_vcpu_gate *gate, int state)
+{
+	/* Pairs with smp_load_acquire() where vCPUs enter. */
+	smp_store_release(&gate->state, state);
 }
 
 /**
  * kvm_vcpus_hold - keep all vCPUs away from the guest and its memory
  * @kvm: the VM
  *
- * Waits for the vCPUs inside the gate.  One that is in a page fault leaves when
- * the fault is done, however long user space takes for that (userfaultfd).
- * vCPUs that are created or run later are held, too.
+ * Waits for the vCPUs inside the gate, and holds the others meanwhile.  One that
+ * is in a page fault leaves when the fault is done, however long user space takes
+ * for that (userfaultfd).  vCPUs that are created or run later are held, too.
+ * Before that, waits for an expedited grace period of RCU.
  *
  * Context: kvm->slots_lock held, vCPUs not held.  Sleeps.  Must not hold
  * kvm->srcu or kvm->lock.
@@ -148,25 +162,30 @@ static bool kvm_vcpu_gate_is_out(struct kvm_vcpu *vcpu)
 int kvm_vcpus_hold(struct kvm *kvm)
 {
 	struct kvm_vcpu_gate *gate = &kvm->gate;
-	struct kvm_vcpu *vcpu;
-	int i;
 
 	lockdep_assert_held(&kvm->slots_lock);
 
 	rwsem_acquire(&gate->dep_map, 0, 0, _THIS_IP_);
-	WRITE_ONCE(gate->held, true);
-	/* Pairs with those of vCPUs that enter or leave. */
-	smp_mb();
-	kvm_make_all_cpus_request(kvm, KVM_REQ_LEAVE_GATE);
+	kvm_vcpu_gate_set_state(gate, KVM_GATE_WATCHED);
+	synchronize_rcu_expedited();
 
-	kvm_for_each_vcpu(i, vcpu, kvm) {
-		if (rcuwait_wait_event(&gate->holder,
-				       kvm_vcpu_gate_is_out(vcpu),
+	do {
+		kvm_vcpu_gate_set_state(gate, KVM_GATE_CLOSING);
+		/* Those that wanted to finish when it was closed, see below. */
+		wake_up_all(&gate->waiters);
+		kvm_make_all_cpus_request(kvm, KVM_REQ_LEAVE_GATE);
+
+		if (rcuwait_wait_event(&gate->holder, kvm_vcpu_gate_all_out(kvm),
 				       TASK_KILLABLE)) {
 			kvm_vcpus_release(kvm);
 			return -EINTR;
 		}
-	}
+
+		kvm_vcpu_gate_set_state(gate, KVM_GATE_CLOSED);
+		/* Pairs with the one in kvm_vcpu_gate_wait(). */
+		smp_mb();
+	} while (!kvm_vcpu_gate_all_out(kvm));
+
 	return 0;
 }
 
@@ -178,10 +197,9 @@ int kvm_vcpus_hold(struct kvm *kvm)
  */
 void kvm_vcpus_release(struct kvm *kvm)
 {
-	/* pairs with smp_load_acquire() in kvm_vcpu_gate_is_open() */
-	smp_store_release(&kvm->gate.held, false);
+	kvm_vcpu_gate_set_state(&kvm->gate, KVM_GATE_OPEN);
 	rwsem_release(&kvm->gate.dep_map, _THIS_IP_);
-	wake_up_all(&kvm->gate.closed);
+	wake_up_all(&kvm->gate.waiters);
 }
 
 /**
@@ -194,17 +212,8 @@ void kvm_vcpu_gate_init(struct kvm *kvm)
 {
 	static struct lock_class_key key;
 
-	kvm->gate.held = false;
-	init_waitqueue_head(&kvm->gate.closed);
+	kvm->gate.state = KVM_GATE_OPEN;
+	init_waitqueue_head(&kvm->gate.waiters);
 	rcuwait_init(&kvm->gate.holder);
 	lockdep_init_map(&kvm->gate.dep_map, "kvm->gate", &key, 0);
-}
-
-/**
- * kvm_vcpu_gate_online - tell the gate about a new vCPU
- * @kvm: the VM, with the vCPU counted in online_vcpus
- */
-void kvm_vcpu_gate_online(struct kvm *kvm)
-{
-	wake_up_all(&kvm->gate.closed);
 }

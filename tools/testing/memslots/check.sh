@@ -34,14 +34,28 @@ fuzz()
 	fi
 }
 
+# Not for x86_64 alone: longs of 32 bits, and numbers of 64 bits in two halves.
+narrow()
+{
+	if ! [ -x "$O/m32/memslots" ]; then
+		echo "ok - 32-bit # SKIP no gcc -m32 with its libraries"
+		return
+	fi
+	run "$O/m32/memslots" --directed
+	run "$O/m32/memslots" --replay corpus/*
+	run "$O/m32/memslots" "$@" --random 30000
+}
+
 {
 	run "$O/asan/memslots" --directed
 	run "$O/asan/memslots" --replay corpus/*
 	run "$O/fast/memslots" "$@" --random "$RANDOM_REQUESTS"
 	run "$O/asan/memslots" "$@" --random 100000
+	narrow "$@"
 	run "$O/asan/memslots" "$@" --threads 5
 	run "$O/tsan/memslots" --directed
 	run "$O/tsan/memslots" "$@" --threads 10
+	run ./gate.sh
 	fuzz 10
 	run "$MAKE" -s coverage
 } | tee "$tap"

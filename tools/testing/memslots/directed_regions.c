@@ -4,10 +4,12 @@
  * directed.c has set up.  What vm_request_all() compares with the model is not
  * said again.
  */
+#include <sched.h>
+
 #include "vm.h"
 
 #define DIRTY		KVM_MEM_LOG_DIRTY_PAGES
-#define HVA		0x7f0000000000UL
+#define HVA		(TASK_SIZE / 4 * 3)
 
 static struct regions now;	/* what is to be asked for next */
 
@@ -157,12 +159,23 @@ static void test_same(struct vm *vm)
 	check(shim_memory.live == live);
 }
 
+/* User space of 32 bits may pass an address in its upper half as a long. */
+static void test_sign_extended(struct vm *vm)
+{
+	unsigned int i;
+
+	regions_now(vm, 0, &now);
+	for (i = 0; i < now.nr; i++)
+		now.list[i].userspace_addr = (long)now.list[i].userspace_addr;
+	check_set(vm, "");
+}
+
 static void test_none(struct vm *vm)
 {
 	u64 generation = vm->generation[0];
 
 	now.nr = 0;
-	check_set(vm, "HFRASUCLX");
+	check_set(vm, "HFRASULCX");
 	check(kvm_memslots_empty(__kvm_memslots(&vm->kvm, 0)));
 	check(!vm->kvm.nr_memslot_pages);
 	check(__kvm_memslots(&vm->kvm, 0)->generation == generation + 2);
@@ -197,16 +210,16 @@ static void test_resize(struct vm *vm)
 
 	regions_now(vm, 0, &now);
 	resize(3, 0, 0x10);
-	check_set(vm, "PHFRASUCLX");
+	check_set(vm, "PHFRASULCX");
 	resize(3, 0x20, 0);
-	check_set(vm, "PHFRASUCLX");
+	check_set(vm, "PHFRASULCX");
 	check(slot_of(vm, 3)->base_gfn == 0x1e0);
 	check(slot_of(vm, 3)->npages == 0x130);
 	check(slot_of(vm, 3)->userspace_addr == HVA);
 	resize(3, -0x20, 0);
 	resize(2, 0, -1);
 	resize(4, -1, -1);
-	check_set(vm, "PHFRASUCLX");
+	check_set(vm, "PHFRASULCX");
 	check(!__gfn_to_memslot(vm->kvm.memslots[0], 0x11f));
 	check(slot_of(vm, 1) == other);
 }
@@ -218,19 +231,19 @@ static void test_resize_log(struct vm *vm)
 	vm_dirty(vm, 0, 0x112);
 	vm_dirty(vm, 0, 0x11f);
 	resize(2, -2, 3);
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check_dirty(vm, 2, 0x112, "10000000000001000");
 	resize(2, 1, -4);
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check_dirty(vm, 2, 0x111, "01000000000000");
 	/* longer than a word, and not at the same bits */
 	resize(2, 0, 0xb0);
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	vm_dirty(vm, 0, 0x150);
 	vm_dirty(vm, 0, 0x151);
 	vm_dirty(vm, 0, 0x1ce);
 	resize(2, -0x3f, -0x10);
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check(test_bit(0, slot_of(vm, 2)->dirty_bitmap));
 	check(test_bit(1, slot_of(vm, 2)->dirty_bitmap));
 	check(!test_bit(2, slot_of(vm, 2)->dirty_bitmap));
@@ -245,21 +258,21 @@ static void test_split(struct vm *vm)
 	vm_dirty(vm, 0, 0x115);
 	vm_dirty(vm, 0, 0x11f);
 	split(2, 9, 5);
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check_dirty(vm, 2, 0x110, "10010");
 	check_dirty(vm, 9, 0x115, "10000000001");
 
 	/* with a hole */
 	split(9, 10, 2);
 	resize(10, -3, 0);
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check_dirty(vm, 9, 0x115, "10");
 	check_dirty(vm, 10, 0x11a, "000001");
 
 	/* only half of it is logged */
 	split(2, 11, 3);
 	region(11)->flags = 0;
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check_dirty(vm, 2, 0x110, "100");
 	check(!slot_of(vm, 11)->dirty_bitmap);
 }
@@ -269,17 +282,17 @@ static void test_merge(struct vm *vm)
 	clean(vm);
 	regions_now(vm, 0, &now);
 	split(2, 9, 8);
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	vm_dirty(vm, 0, 0x117);
 	vm_dirty(vm, 0, 0x118);
 	merge(2, 9);
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check_dirty(vm, 2, 0x110, "0000000110000000");
 
 	/* with one that is not logged */
 	merge(1, 2);
 	region(1)->flags = DIRTY;
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check_dirty(vm, 1, 0x100, "00000000000000000000000110000000");
 }
 
@@ -293,7 +306,7 @@ static void test_initially_set(struct vm *vm)
 	merge(1, 2);
 	region(1)->flags = DIRTY;
 	resize(1, 2, 1);
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check_dirty(vm, 1, 0x0fe, "11111111111111111100010000000000001");
 
 	/* that it is logged is all that is new */
@@ -308,14 +321,14 @@ static void test_other_memory(struct vm *vm)
 	regions_now(vm, 0, &now);
 	vm_dirty(vm, 0, 0x113);
 	region(2)->userspace_addr += 0x1000000;
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check_dirty(vm, 2, 0x110, "1111111111111111");
 
 	/* logged with other memory, or without memory before */
 	region(1)->flags = DIRTY;
 	region(1)->userspace_addr += PAGE_SIZE;
 	resize(1, 3, -1);
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check_dirty(vm, 1, 0x0fd, "000111111111111111");
 }
 
@@ -356,12 +369,12 @@ static void test_swap_places(struct vm *vm)
 	regions_now(vm, 0, &now);
 	vm_dirty(vm, 0, 0x113);
 	swap(region(1)->guest_phys_addr, region(2)->guest_phys_addr);
-	check_quiet(vm, "PHFRASUCLX");
+	check_quiet(vm, "PHFRASULCX");
 	check(slot_of(vm, 2)->base_gfn == 0x100);
 	check_dirty(vm, 2, 0x100, "1111111111111111");
 	swap(region(1)->userspace_addr, region(2)->userspace_addr);
 	swap(region(1)->guest_phys_addr, region(4)->guest_phys_addr);
-	check_set(vm, "PHFRASUCLX");
+	check_set(vm, "PHFRASULCX");
 }
 
 static void test_new_flags(struct vm *vm)
@@ -378,9 +391,9 @@ static void test_new_flags(struct vm *vm)
 
 	/* as if it were another one */
 	region(1)->flags |= KVM_MEM_READONLY;
-	check_set(vm, "PHFRASUCLX");
+	check_set(vm, "PHFRASULCX");
 	region(1)->flags = 0;
-	check_set(vm, "PHFRASUCLX");
+	check_set(vm, "PHFRASULCX");
 }
 
 static void test_kept_private(struct vm *vm)
@@ -412,7 +425,7 @@ static void test_kept_private(struct vm *vm)
 	add_region(9, 0x303, 1, HVA, 0);
 	check_set(vm, "PASUC");
 	now.nr = 0;
-	check_set(vm, "HFRASUCLX");
+	check_set(vm, "HFRASULCX");
 	check(slot_of(vm, private.slot) == slot);
 	check(vm->kvm.memslot_space[0].ids.nr == 1);
 }
@@ -445,7 +458,7 @@ static void test_all_overlap(struct vm *vm)
 	/* as long as all fit in the end */
 	resize(1, 0, 4);
 	resize(2, -4, 0);
-	check_set(vm, "PHFRASUCLX");
+	check_set(vm, "PHFRASULCX");
 }
 
 static void test_repeated_id(struct vm *vm)
@@ -484,8 +497,8 @@ static void test_bad_header(struct vm *vm)
 	BAD(as_id, 0x10000);
 	BAD(as_id, -1);
 	BAD(region_size, 0);
+	BAD(region_size, 8);
 	BAD(region_size, sizeof(now.list[0]) - 1);
-	BAD(region_size, sizeof(now.list[0]) + 8);
 	BAD(reserved[0], 1);
 	BAD(reserved[3], 1ULL << 63);
 	for (i = 0; i < nr; i++) {
@@ -496,6 +509,8 @@ static void test_bad_header(struct vm *vm)
 	nr = 0;
 	BAD(nr_regions, KVM_USER_MEM_SLOTS + 1);
 	BAD(nr_regions, -1);
+	BAD(region_size, PAGE_SIZE + 1);
+	BAD(region_size, -1);
 	for (i = 0; i < nr; i++) {
 		check(vm_request_all(vm, &bad[i]) == -E2BIG);
 		check(!shim_memory.calls);
@@ -507,6 +522,45 @@ static void test_bad_header(struct vm *vm)
 	/* there is nothing to read */
 	bad[0].nr_regions = 0;
 	check(!vm_request_all(vm, &bad[0]));
+}
+
+/*
+ * A program may have a larger struct, of a kernel that knows more fields, as
+ * long as it does not ask for what they stand for.
+ */
+static void test_larger_regions(struct vm *vm)
+{
+	static const unsigned int sizes[] = { 40, 160, PAGE_SIZE };
+	static unsigned char bytes[8 * PAGE_SIZE];
+	struct kvm_userspace_memory_regions all = {
+		.regions = (uintptr_t)bytes,
+	};
+	unsigned int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		regions_now(vm, 0, &now);
+		split(3, 30 + i, 0x80 >> i);
+		all.nr_regions = now.nr;
+		all.region_size = sizes[i];
+		memset(bytes, 0, sizeof(bytes));
+		for (j = 0; j < now.nr; j++)
+			memcpy(&bytes[j * sizes[i]], &now.list[j],
+			       sizeof(now.list[j]));
+
+		/* the first byte that is not known, and the last one of all */
+		bytes[sizeof(now.list[0])] = 1;
+		check(vm_request_all(vm, &all) == -E2BIG);
+		check(shim_memory.calls == 1);
+		bytes[sizeof(now.list[0])] = 0;
+		bytes[now.nr * sizes[i] - 1] = 0x80;
+		check(vm_request_all(vm, &all) == -E2BIG);
+		bytes[now.nr * sizes[i] - 1] = 0;
+
+		check(!vm_request_all(vm, &all));
+		check(slot_of(vm, 30 + i));
+		check(!vm_request_all(vm, &all));
+		check(!vm->req.logged);
+	}
 }
 
 static void test_bad_regions(struct vm *vm)
@@ -529,7 +583,8 @@ static void test_bad_regions(struct vm *vm)
 	BAD(memory_size, 1ULL << 43);
 	BAD(userspace_addr, HVA + 1);
 	BAD(userspace_addr, TASK_SIZE);
-	BAD(userspace_addr, HVA | 1UL << 60);
+	if (BITS_PER_LONG == 64)
+		BAD(userspace_addr, HVA | 1ULL << 60);
 
 	for (i = 0; i < nr; i++) {
 		for (j = 0; j < 2; j++) {
@@ -815,7 +870,7 @@ static void test_endian(struct vm *vm)
 {
 	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
 	struct kvm_memslots *other = &vm->kvm.memslot_space[0].sets[!slots->idx];
-	unsigned long old_log[3], new_log[3];
+	unsigned long old_log[192 / BITS_PER_LONG], new_log[192 / BITS_PER_LONG];
 	struct kvm_memory_slot old = {
 		.base_gfn = 0x10003,
 		.npages = 150,
@@ -863,6 +918,140 @@ static void test_endian(struct vm *vm)
 		}
 	}
 	shim_endian = 0;
+	kvm_memslots_replace(other, &old, NULL);
+}
+
+/*
+ * A log is carried bit for bit, however far it is shifted and wherever it ends,
+ * and nothing else of either log is touched.
+ */
+static void check_carried(struct kvm_memslots *set, long shift,
+			  unsigned long npages, unsigned long old_end,
+			  unsigned long new_end, bool same, u64 *random)
+{
+	static unsigned long old_log[512 / BITS_PER_LONG];
+	static unsigned long new_log[512 / BITS_PER_LONG];
+	static unsigned long expected[512 / BITS_PER_LONG];
+	struct kvm_memory_slot old = {
+		.base_gfn = 0x20000 - (shift > 0 ? shift : 0),
+		.npages = (shift > 0 ? shift : 0) + npages + old_end,
+		.userspace_addr = HVA,
+		.dirty_bitmap = old_log,
+	};
+	struct kvm_memory_slot new = {
+		.base_gfn = old.base_gfn + shift,
+		.npages = (shift < 0 ? -shift : 0) + npages + new_end,
+		.userspace_addr = HVA + (shift + !same) * (long)PAGE_SIZE,
+		.dirty_bitmap = new_log,
+	};
+	unsigned long i;
+
+	for (i = 0; i < ARRAY_SIZE(old_log); i++) {
+		/* dense, sparse, or with words of nothing and of ones */
+		old_log[i] = next_random(random) << 32 ^ next_random(random);
+		if (shift & 1)
+			old_log[i] &= -(next_random(random) & 1);
+		if (npages & 1)
+			old_log[i] |= -(next_random(random) & 1);
+		new_log[i] = next_random(random) << 32 & next_random(random);
+	}
+	memcpy(expected, new_log, sizeof(expected));
+	for (i = 0; i < npages && same; i++) {
+		if (test_bit_le((shift > 0 ? shift : 0) + i, old_log))
+			__set_bit_le((shift < 0 ? -shift : 0) + i, expected);
+	}
+
+	kvm_memslots_replace(set, NULL, &old);
+	kvm_memslot_carry_log(set, &new);
+	kvm_memslots_replace(set, &old, NULL);
+	if (memcmp(new_log, expected, sizeof(expected)))
+		fail("%lu pages shifted by %ld, %lu and %lu more", npages,
+		     shift, old_end, new_end);
+}
+
+static void test_carry(struct vm *vm)
+{
+	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
+	struct kvm_memslots *other = &vm->kvm.memslot_space[0].sets[!slots->idx];
+	u64 random = vm->random;
+	unsigned long npages;
+	long shift;
+
+	for (shift = -130; shift <= 130; shift++) {
+		for (npages = 1; npages <= 140; npages++) {
+			shim_endian = (shift + npages) & 2 ? SHIM_BIG_ENDIAN : 0;
+			check_carried(other, shift, npages, 0, 0, true,
+				      &random);
+			check_carried(other, shift, npages, 0, 67, true,
+				      &random);
+			check_carried(other, shift, npages, 67, 0, true,
+				      &random);
+			check_carried(other, shift, npages, 1, 1, false,
+				      &random);
+		}
+	}
+	shim_endian = 0;
+}
+
+/* Somebody writes, and logs, while a log is carried: none of both gets lost. */
+#define RACE_PAGES	16384
+
+struct carry_race {
+	struct kvm_memory_slot new;
+	unsigned int started, done;
+};
+
+static void *carry_race_thread(void *arg)
+{
+	struct carry_race *race = arg;
+	unsigned long i;
+
+	WRITE_ONCE(race->started, 1);
+	for (i = 0; i < RACE_PAGES; i += 2)
+		set_bit_le(i, race->new.dirty_bitmap);
+	WRITE_ONCE(race->done, 1);
+	return NULL;
+}
+
+static void test_carry_race(struct vm *vm)
+{
+	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
+	struct kvm_memslots *other = &vm->kvm.memslot_space[0].sets[!slots->idx];
+	static unsigned long old_log[RACE_PAGES / BITS_PER_LONG];
+	static unsigned long new_log[RACE_PAGES / BITS_PER_LONG];
+	struct kvm_memory_slot old = {
+		.base_gfn = 0x20000,
+		.npages = RACE_PAGES,
+		.userspace_addr = HVA,
+		.dirty_bitmap = old_log,
+	};
+	unsigned int round, i;
+
+	memset(old_log, 0xaa, sizeof(old_log));
+	kvm_memslots_replace(other, NULL, &old);
+	for (round = 0; round < 200; round++) {
+		struct carry_race race = { .new = old };
+		unsigned long rescheds = shim_rescheds;
+		pthread_t thread;
+
+		race.new.dirty_bitmap = new_log;
+		memset(new_log, 0xff, sizeof(new_log));
+		kvm_memslot_start_log(other, &race.new);
+		/* it takes long enough that others want to run */
+		check(shim_rescheds > rescheds);
+		rescheds = shim_rescheds;
+
+		check(!pthread_create(&thread, NULL, carry_race_thread, &race));
+		while (!READ_ONCE(race.started))
+			sched_yield();
+		do {
+			kvm_memslot_carry_log(other, &race.new);
+		} while (!READ_ONCE(race.done));
+		pthread_join(thread, NULL);
+		for (i = 0; i < ARRAY_SIZE(new_log); i++)
+			check(new_log[i] == ~0UL);
+		check(shim_rescheds > rescheds);
+	}
 	kvm_memslots_replace(other, &old, NULL);
 }
 
@@ -1093,6 +1282,7 @@ static void test_every_map(struct vm *vm)
 
 const struct directed_test directed_regions[] = {
 	{ "all slots: as they are", test_same },
+	{ "all slots: sign-extended addresses", test_sign_extended },
 	{ "all slots: none", test_none },
 	{ "all slots: the first ones", test_first },
 	{ "all slots: grow and shrink", test_resize },
@@ -1108,6 +1298,7 @@ const struct directed_test directed_regions[] = {
 	{ "all slots: overlap", test_all_overlap },
 	{ "all slots: an id twice", test_repeated_id },
 	{ "all slots: bad header", test_bad_header },
+	{ "all slots: regions with fields to come", test_larger_regions },
 	{ "all slots: bad regions", test_bad_regions },
 	{ "all slots: each allocation fails", test_all_no_memory },
 	{ "all slots: no memory for the first", test_all_first_no_memory },
@@ -1117,6 +1308,8 @@ const struct directed_test directed_regions[] = {
 	{ "all slots: killed", test_all_killed },
 	{ "all slots: as many as x86 has", test_all_at_once },
 	{ "all slots: dirty log of either endianness", test_endian },
+	{ "all slots: each bit of a log that is carried", test_carry },
+	{ "all slots: a log that is carried and written", test_carry_race },
 	{ "all slots: the difference alone", test_diff },
 	{ "all slots: from every small map to every other", test_every_map },
 };

@@ -72,13 +72,13 @@ static void hold(void)
 {
 	mutex_lock(&g.kvm.slots_lock);
 	check(!gate_vcpus_hold(&g.kvm));
-	check(g.kvm.gate.held);
+	check(g.kvm.gate.state == KVM_GATE_CLOSED);
 }
 
 static void release(void)
 {
 	gate_vcpus_release(&g.kvm);
-	check(!g.kvm.gate.held);
+	check(g.kvm.gate.state == KVM_GATE_OPEN);
 	mutex_unlock(&g.kvm.slots_lock);
 }
 
@@ -129,7 +129,7 @@ static void test_signal(struct vm *vm)
 	start(0, enter);
 	check_waits(0);
 	WRITE_ONCE(shim_signalled, true);
-	wake_up_all(&g.kvm.gate.closed);
+	wake_up_all(&g.kvm.gate.waiters);
 	pthread_join(g.threads[0], NULL);
 	check(g.result == -EINTR && !g.inside);
 	release();
@@ -146,10 +146,10 @@ static void test_finish(struct vm *vm)
 	start(0, enter);
 	check_waits(0);
 	WRITE_ONCE(shim_signalled, true);
-	wake_up_all(&g.kvm.gate.closed);
+	wake_up_all(&g.kvm.gate.waiters);
 	check_waits(0);
 	WRITE_ONCE(shim_killed, true);
-	wake_up_all(&g.kvm.gate.closed);
+	wake_up_all(&g.kvm.gate.waiters);
 	pthread_join(g.threads[0], NULL);
 	check(g.result == -EINTR && !g.inside);
 	shim_killed = false;
@@ -165,7 +165,7 @@ static void test_killed(struct vm *vm)
 	WRITE_ONCE(shim_killed, true);
 	check(gate_vcpus_hold(&g.kvm) == -EINTR);
 	shim_killed = false;
-	check(!g.kvm.gate.held);
+	check(g.kvm.gate.state == KVM_GATE_OPEN);
 	mutex_unlock(&g.kvm.slots_lock);
 	check(!kvm_vcpu_gate_enter(&g.vcpus[0], g.finish));
 	check(kvm_vcpu_gate_wanted(&g.vcpus[1]));
@@ -175,28 +175,15 @@ static void test_killed(struct vm *vm)
 	release();
 }
 
-/* One that is not online yet would not be seen inside. */
+/* One that becomes online while the others are held. */
 static void test_online(struct vm *vm)
 {
 	gate_setup(2);
-	start(2, enter);
-	check_waits(2);
 	hold();
 	atomic_set(&g.kvm.online_vcpus, 3);
-	kvm_vcpu_gate_online(&g.kvm);
-	check_waits(2);
-	release();
-	pthread_join(g.threads[2], NULL);
-	check(g.inside == 1);
-}
-
-static void test_online_alone(struct vm *vm)
-{
-	gate_setup(2);
 	start(2, enter);
 	check_waits(2);
-	atomic_set(&g.kvm.online_vcpus, 3);
-	kvm_vcpu_gate_online(&g.kvm);
+	release();
 	pthread_join(g.threads[2], NULL);
 	check(g.inside == 1);
 }
@@ -246,6 +233,31 @@ static void test_waits_for_all(struct vm *vm)
 	check(g.inside == 1);
 }
 
+/* Who has something to finish does not wait for others to come out. */
+static void test_finish_early(struct vm *vm)
+{
+	gate_setup(VCPUS);
+	check(!kvm_vcpu_gate_enter(&g.vcpus[1], false));
+	start(0, take);
+	check_waits(0);
+	check(READ_ONCE(g.kvm.gate.state) == KVM_GATE_CLOSING);
+	start(2, enter);
+	check_waits(2);
+
+	check(kvm_vcpu_gate_wanted(&g.vcpus[1]));
+	kvm_check_request(KVM_REQ_LEAVE_GATE, &g.vcpus[0]);
+	check(!kvm_vcpu_gate_enter(&g.vcpus[0], true));
+	/* but it has to come out again, and is waited for */
+	check(kvm_vcpu_gate_wanted(&g.vcpus[0]));
+	kvm_vcpu_gate_leave(&g.vcpus[1]);
+	check_waits(0);
+	kvm_vcpu_gate_leave(&g.vcpus[0]);
+
+	pthread_join(g.threads[0], NULL);
+	pthread_join(g.threads[2], NULL);
+	check(g.inside == 2);
+}
+
 /* In and out, as KVM_RUN does. */
 static void *run_vcpu(void *arg)
 {
@@ -256,7 +268,7 @@ static void *run_vcpu(void *arg)
 		switch (next_random(&random) % 8) {
 		case 0:
 			kvm_vcpu_gate_leave(vcpu);
-			check(!kvm_vcpu_gate_enter(vcpu, g.finish));
+			check(!kvm_vcpu_gate_enter(vcpu, next_random(&random) % 2));
 			break;
 		case 1:
 			kvm_vcpu_gate_leave(vcpu);
@@ -308,9 +320,9 @@ const struct directed_test directed_gate[] = {
 	{ "gate: held", test_held },
 	{ "gate: a signal", test_signal },
 	{ "gate: something to finish", test_finish },
+	{ "gate: something to finish, others inside", test_finish_early },
 	{ "gate: the holder is killed", test_killed },
-	{ "gate: a vCPU that becomes online, held", test_online },
-	{ "gate: a vCPU that becomes online", test_online_alone },
+	{ "gate: a vCPU that becomes online", test_online },
 	{ "gate: back in where one cannot give up", test_reenter },
 	{ "gate: the holder waits for all", test_waits_for_all },
 	{ "gate: vCPUs against a holder", test_race },

@@ -166,7 +166,9 @@ bool model_valid(const struct kvm_userspace_memory_region *mem, bool user)
 	       mem->guest_phys_addr % PAGE_SIZE == 0 &&
 	       mem->guest_phys_addr <= -1ULL - mem->memory_size &&
 	       mem->userspace_addr % PAGE_SIZE == 0 &&
-	       mem->userspace_addr <= TASK_SIZE - mem->memory_size &&
+	       mem->memory_size <= TASK_SIZE &&
+	       (unsigned long)mem->userspace_addr <=
+	       TASK_SIZE - mem->memory_size &&
 	       (mem->slot & 0xffff) < (user ? KVM_USER_MEM_SLOTS :
 					      KVM_MEM_SLOTS_NUM) &&
 	       mem->slot >> 16 < KVM_ADDRESS_SPACE_NUM;

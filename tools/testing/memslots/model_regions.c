@@ -21,7 +21,7 @@ static bool same_place(const struct map_slot *slot,
 {
 	return slot->base_gfn * PAGE_SIZE == region->guest_phys_addr &&
 	       slot->npages * PAGE_SIZE == region->memory_size &&
-	       slot->userspace_addr == region->userspace_addr &&
+	       slot->userspace_addr == (unsigned long)region->userspace_addr &&
 	       same_flags(slot->flags, region->flags, KVM_MEM_READONLY);
 }
 
@@ -32,10 +32,17 @@ static bool overlap(const struct kvm_userspace_memory_region *a,
 	       b->guest_phys_addr < a->guest_phys_addr + a->memory_size;
 }
 
+/* They may have fields that nobody knows yet. */
+static const struct kvm_userspace_memory_region *
+region_at(const struct kvm_userspace_memory_regions *all, unsigned int i)
+{
+	return u64_to_user_ptr(all->regions + (u64)i * all->region_size);
+}
+
 static int model_errors(struct vm *vm,
 			const struct kvm_userspace_memory_regions *all)
 {
-	const struct kvm_userspace_memory_region *regions;
+	const struct kvm_userspace_memory_region *region;
 	struct map *map;
 	unsigned int i, j;
 
@@ -44,17 +51,24 @@ static int model_errors(struct vm *vm,
 			return -EINVAL;
 	}
 	if (all->flags || all->as_id >= KVM_ADDRESS_SPACE_NUM ||
-	    all->region_size != sizeof(*regions))
+	    all->region_size < 32)
 		return -EINVAL;
-	if (all->nr_regions > 32764)
+	if (all->nr_regions > 32764 || all->region_size > 4096)
 		return -E2BIG;
 	if (all->nr_regions && all->regions < PAGE_SIZE)
 		return -EFAULT;
 
-	regions = (void *)all->regions;
 	for (i = 0; i < all->nr_regions; i++) {
-		if (!regions[i].memory_size || regions[i].slot >= 32764 ||
-		    !model_valid(&regions[i], true))
+		const unsigned char *bytes;
+
+		region = region_at(all, i);
+		bytes = (const unsigned char *)region;
+		for (j = 32; j < all->region_size; j++) {
+			if (bytes[j])
+				return -E2BIG;
+		}
+		if (!region->memory_size || region->slot >= 32764 ||
+		    !model_valid(region, true))
 			return -EINVAL;
 	}
 	if (vm->req.killed)
@@ -62,9 +76,10 @@ static int model_errors(struct vm *vm,
 
 	map = &vm->map[all->as_id];
 	for (i = 0; i < all->nr_regions; i++) {
+		region = region_at(all, i);
 		for (j = 0; j < i; j++) {
-			if (regions[i].slot == regions[j].slot ||
-			    overlap(&regions[i], &regions[j]))
+			if (region->slot == region_at(all, j)->slot ||
+			    overlap(region, region_at(all, j)))
 				return -EEXIST;
 		}
 		for (j = 0; j < map->nr; j++) {
@@ -75,7 +90,7 @@ static int model_errors(struct vm *vm,
 			};
 
 			if (is_private(&map->slots[j]) &&
-			    overlap(&regions[i], &private))
+			    overlap(region, &private))
 				return -EEXIST;
 		}
 	}
@@ -177,7 +192,6 @@ void model_carry(struct vm *vm)
 void model_regions(struct vm *vm,
 		   const struct kvm_userspace_memory_regions *all)
 {
-	const struct kvm_userspace_memory_region *regions;
 	struct request *req = &vm->req;
 	struct map *map;
 	unsigned int i;
@@ -216,11 +230,13 @@ void model_regions(struct vm *vm,
 		}
 	}
 
-	regions = (void *)all->regions;
 	for (i = 0; i < all->nr_regions; i++) {
-		const struct kvm_userspace_memory_region *region = &regions[i];
+		const struct kvm_userspace_memory_region *region;
 		struct coming *coming = &vm->coming[vm->nr_coming++];
-		struct map_slot *old, new = {
+		struct map_slot *old, new;
+
+		region = region_at(all, i);
+		new = (struct map_slot) {
 			.base_gfn = region->guest_phys_addr / PAGE_SIZE,
 			.npages = region->memory_size / PAGE_SIZE,
 			.userspace_addr = region->userspace_addr,

@@ -186,7 +186,7 @@ static void run_line(struct vm *vm, const unsigned char *line, bool verbose)
 			break;
 		if (kind < 28)
 			gfn = slot->base_gfn + gfn % 64 - 32;
-		run_request(vm, as_id, slot->id, gfn & ((1UL << 52) - 1),
+		run_request(vm, as_id, slot->id, gfn & ((1ULL << 52) - 1),
 			    slot->npages, slot->userspace_addr, kind & 1 ?
 			    slot->flags : flags, verbose);
 		break;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <linux/membarrier.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "shim.h"
@@ -12,6 +14,7 @@ bool shim_signalled;
 bool shim_pauses;
 unsigned int shim_waiting;
 unsigned int shim_endian;
+unsigned long shim_rescheds;
 struct shim_memory shim_memory;
 struct srcu_struct *shim_srcu;
 
@@ -70,6 +73,14 @@ void shim_pause(void)
 		usleep(100);
 }
 
+void synchronize_rcu_expedited(void)
+{
+	if (syscall(__NR_membarrier,
+		    MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0) ||
+	    syscall(__NR_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0))
+		fail("membarrier: %s", strerror(errno));
+}
+
 void init_waitqueue_head(struct shim_wait *wait)
 {
 	pthread_mutex_init(&wait->mutex, NULL);
@@ -94,11 +105,14 @@ struct shim_object {
 #define SHIM_POISON		0x6b
 #define SHIM_POISON_MAX		PAGE_SIZE
 
-void *shim_alloc(size_t n, size_t size, enum shim_alloc type)
+void *shim_alloc(size_t n, size_t size, unsigned int gfp,
+		 enum shim_alloc type)
 {
 	struct shim_object *object;
 	size_t bytes;
 
+	/* user space asks for it, so it pays */
+	check(gfp & GFP_KERNEL_ACCOUNT);
 	shim_memory.calls++;
 	if (shim_memory.fail_at && !--shim_memory.fail_at) {
 		shim_memory.failed = type;
@@ -154,6 +168,19 @@ unsigned long copy_from_user(void *to, const void *from, unsigned long n)
 	if ((uintptr_t)from < PAGE_SIZE)
 		return n;
 	memcpy(to, from, n);
+	return 0;
+}
+
+/* What there is beyond @size must be 0. */
+int copy_struct_from_user(void *to, size_t size, const void *from,
+			  size_t user_size)
+{
+	check(user_size >= size);
+	if ((uintptr_t)from < PAGE_SIZE)
+		return -EFAULT;
+	if (memchr_inv((const char *)from + size, 0, user_size - size))
+		return -E2BIG;
+	memcpy(to, from, size);
 	return 0;
 }
 
@@ -292,3 +319,20 @@ void synchronize_srcu_expedited(struct srcu_struct *srcu)
 	if (srcu->on_synced)
 		srcu->on_synced(srcu);
 }
+
+#if BITS_PER_LONG == 32
+void (*shim_between_halves)(void);
+bool shim_upper_first;
+
+u64 shim_read_halves(const volatile void *p)
+{
+	const volatile u32 *half = p;
+	u32 value[2];
+
+	value[shim_upper_first] = half[shim_upper_first];
+	if (shim_between_halves)
+		shim_between_halves();
+	value[!shim_upper_first] = half[!shim_upper_first];
+	return (u64)value[1] << 32 | value[0];
+}
+#endif

@@ -182,7 +182,7 @@ static void on_synced(struct srcu_struct *srcu)
 		return;
 	if (!vm->threaded)
 		hold(vm, vm->req.as_id);
-	if (vm->req.all)
+	if (vm->req.all && !vm->req.vcpus_held)
 		model_carry(vm);
 }
 
@@ -284,7 +284,7 @@ static void check_prepare(struct vm *vm, const struct kvm_memory_slot *old,
 
 	check(new->base_gfn == req->mem->guest_phys_addr >> PAGE_SHIFT);
 	check(new->npages == req->mem->memory_size >> PAGE_SHIFT);
-	check(new->userspace_addr == req->mem->userspace_addr);
+	check(new->userspace_addr == (unsigned long)req->mem->userspace_addr);
 	check(new->flags == req->mem->flags);
 	check(new->id == req->id);
 	check(new->as_id == req->as_id);

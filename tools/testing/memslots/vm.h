@@ -86,6 +86,7 @@ struct request {
 	bool killed;		/* while it waits for kvm->slots_lock */
 	int hold_error;		/* that kvm_vcpus_hold() is to return */
 	bool vcpus_held;
+	unsigned long rescheds;	/* by then */
 	unsigned int published;
 	unsigned int synchronized;
 	struct kvm_memory_slot *old;
@@ -229,6 +230,10 @@ extern const unsigned int nr_directed_regions;
 /* gate.c */
 extern const struct directed_test directed_gate[];
 extern const unsigned int nr_directed_gate;
+
+/* powerpc.c */
+void test_uvmem_init_start(struct vm *vm);
+void test_uvmem_init_abort(struct vm *vm);
 
 /* script.c */
 enum field { KIND, SLOT, GFN_HIGH, GFN_LOW, SIZE, HVA, FLAGS, FAILURE };

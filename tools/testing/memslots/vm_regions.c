@@ -43,6 +43,7 @@ int kvm_vcpus_hold(struct kvm *kvm)
 	/* nobody but the vCPUs of threads.c goes through the gate */
 	req->vcpus_held = !req->hold_error && !gate_vcpus_hold(kvm);
 	WRITE_ONCE(vm->switching, req->vcpus_held);
+	req->rescheds = shim_rescheds;
 	return req->hold_error;
 }
 
@@ -50,19 +51,28 @@ void kvm_vcpus_release(struct kvm *kvm)
 {
 	struct vm *vm = container_of(kvm, struct vm, kvm);
 	struct request *req = &vm->req;
+	struct kvm_memslots *other;
 
 	lockdep_assert_held(&kvm->slots_lock);
 	if (vm->unchecked)
 		return;
 
+	other = &kvm->memslot_space[req->as_id].sets[!active(vm)->idx];
 	vm_note(vm, 'L');
 	check(req->vcpus_held);
 	check(req->synchronized == 1);
 	check(!(active(vm)->generation & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS));
 	validate_set(vm, req->as_id, active(vm), &vm->after);
+	/* what can wait has not been done while they were held */
+	check(shim_rescheds == req->rescheds);
+	validate_set(vm, req->as_id, other, &vm->map[req->as_id]);
+	check(kvm->nr_memslot_pages == vm->nr_pages);
 	req->vcpus_held = false;
 	WRITE_ONCE(vm->switching, false);
 	gate_vcpus_release(kvm);
+	model_carry(vm);
+	/* and now they write, while it is done */
+	vm_dirty_some(vm, active(vm), &vm->after);
 }
 
 /*
@@ -103,7 +113,7 @@ static void check_new(struct vm *vm, const struct kvm_memory_slot *new)
 	region = coming_of(vm, new)->region;
 	check(new->base_gfn == region->guest_phys_addr >> PAGE_SHIFT);
 	check(new->npages == region->memory_size >> PAGE_SHIFT);
-	check(new->userspace_addr == region->userspace_addr);
+	check(new->userspace_addr == (unsigned long)region->userspace_addr);
 	check(new->flags == region->flags);
 	check(new->as_id == vm->req.as_id);
 	check(!new->dirty_bitmap == !(new->flags & KVM_MEM_LOG_DIRTY_PAGES));
@@ -171,7 +181,7 @@ void regions_commit(struct vm *vm, const struct kvm_memory_slot *old,
 	bool first = true;
 	unsigned int i;
 
-	check(req->vcpus_held == (vm->nr_deleted > 0));
+	check(!req->vcpus_held);
 	check(req->published == 1);
 	check(req->synchronized == 1);
 	check(!(slots->generation & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS));
@@ -258,7 +268,8 @@ void regions_trace(struct vm *vm, const struct kvm_memory_slot *old,
 
 void trace_kvm_memslots_set(u16 as_id, unsigned int nr, unsigned int deleted,
 			    unsigned int changed, unsigned int created,
-			    s64 held_ns, u64 generation, int result)
+			    s64 waited_ns, s64 held_ns, u64 generation,
+			    int result)
 {
 	struct vm *vm = current_vm;
 	struct request *req = &vm->req;
@@ -277,6 +288,9 @@ void trace_kvm_memslots_set(u16 as_id, unsigned int nr, unsigned int deleted,
 		check(created == vm->nr_created);
 	}
 	check(!!held_ns == (!result && vm->nr_deleted));
+	/* who gave up has waited, too */
+	check(!!waited_ns == (memchr(req->log, 'H', req->logged) ||
+			      memchr(req->log, 'h', req->logged)));
 	req->traced++;
 	req->traced_result = result;
 }
@@ -318,11 +332,12 @@ static void check_log(struct vm *vm, int r)
 	} else if (req->change == KVM_MR_NONE) {
 		log[0] = 0;
 	} else {
-		snprintf(log, sizeof(log), "%s%sASU%s%s",
+		snprintf(log, sizeof(log), "%s%sASU%s%s%s",
 			 vm->nr_prepare ? "P" : "",
 			 vm->nr_deleted ? "HFR" : "",
+			 vm->nr_deleted ? "L" : "",
 			 vm->nr_commit ? "C" : "",
-			 vm->nr_deleted ? "LX" : "");
+			 vm->nr_deleted ? "X" : "");
 	}
 	if (strcmp(log, req->log))
 		fail("does %s instead of %s", req->log, log);

@@ -42,6 +42,8 @@ typedef __s64 s64;
 
 #define BIT(nr)			(1UL << (nr))
 #define BIT_ULL(nr)		(1ULL << (nr))
+#define GENMASK(h, l)							\
+	(~0UL << (l) & ~0UL >> (BITS_PER_LONG - 1 - (h)))
 #define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
 
 #define container_of(ptr, type, member)					\
@@ -71,6 +73,8 @@ typedef __s64 s64;
 		(y) = __x;						\
 	} while (0)
 
+#define min3(x, y, z)		min((typeof(x))min(x, y), z)
+
 #define max_t(type, x, y) ({						\
 	type __x = (x);							\
 	type __y = (y);							\
@@ -85,7 +89,19 @@ typedef __s64 s64;
 })
 
 /* Atomic, so that TSan takes what is marked for what it is. */
+#if BITS_PER_LONG == 64
 #define READ_ONCE(x)		__atomic_load_n(&(x), __ATOMIC_RELAXED)
+#else
+/* Two halves, if it is a u64, and something may happen between them. */
+extern void (*shim_between_halves)(void);
+extern bool shim_upper_first;
+u64 shim_read_halves(const volatile void *p);
+
+#define READ_ONCE(x)							\
+	__builtin_choose_expr(sizeof(x) == sizeof(u64),			\
+			      shim_read_halves(&(x)),			\
+			      __atomic_load_n(&(x), __ATOMIC_RELAXED))
+#endif
 #define WRITE_ONCE(x, val)	__atomic_store_n(&(x), val, __ATOMIC_RELAXED)
 /* pairs with smp_store_release() */
 #define smp_load_acquire(p)	__atomic_load_n(p, __ATOMIC_ACQUIRE)
@@ -150,6 +166,11 @@ void shim_pause(void);
 /* TSan takes no notice of it, and does not have to, as long as it is there. */
 #define smp_mb()		__atomic_thread_fence(__ATOMIC_SEQ_CST)
 
+/* A section of RCU costs nothing; who waits makes all threads have a barrier. */
+#define preempt_disable()	barrier()
+#define preempt_enable()	(barrier(), shim_pause())
+void synchronize_rcu_expedited(void);
+
 typedef struct {
 	int counter;
 } atomic_t;
@@ -158,6 +179,13 @@ typedef struct {
 	(shim_pause(), __atomic_load_n(&(v)->counter, __ATOMIC_RELAXED))
 #define atomic_set(v, i)						\
 	__atomic_store_n(&(v)->counter, i, __ATOMIC_RELAXED)
+
+typedef struct {
+	long counter;
+} atomic_long_t;
+
+#define atomic_long_or(i, v)						\
+	((void)__atomic_fetch_or(&(v)->counter, i, __ATOMIC_RELAXED))
 
 /* Threads that wait, to be woken up, signalled (all of them) or killed. */
 struct shim_wait {
@@ -174,7 +202,11 @@ struct rcuwait {
 extern bool shim_signalled;
 extern unsigned int shim_waiting;	/* threads */
 
-#define cond_resched()		do { } while (0)
+/* How often others could have run. */
+extern unsigned long shim_rescheds;
+
+#define cond_resched()							\
+	((void)__atomic_fetch_add(&shim_rescheds, 1, __ATOMIC_RELAXED))
 
 void init_waitqueue_head(struct shim_wait *wait);
 void wake_up_all(struct shim_wait *wait);
@@ -243,15 +275,17 @@ extern struct shim_memory {
 	void (*on_free)(const void *p);	/* checks that it may be freed */
 } shim_memory;
 
-void *shim_alloc(size_t n, size_t size, enum shim_alloc type);
+void *shim_alloc(size_t n, size_t size, unsigned int gfp,
+		 enum shim_alloc type);
 void shim_free(const void *p, bool vmalloc);
 size_t shim_size(const void *p);
 
-#define kzalloc(size, gfp)	shim_alloc(1, size, SHIM_KMALLOC)
-#define kcalloc(n, size, gfp)	shim_alloc(n, size, SHIM_KMALLOC)
-#define __vcalloc(n, size, gfp)	shim_alloc(n, size, SHIM_VMALLOC)
+#define kzalloc(size, gfp)	shim_alloc(1, size, gfp, SHIM_KMALLOC)
+#define kcalloc(n, size, gfp)	shim_alloc(n, size, gfp, SHIM_KMALLOC)
+#define __vcalloc(n, size, gfp)	shim_alloc(n, size, gfp, SHIM_VMALLOC)
 #define kvcalloc(n, size, gfp)						\
-	shim_alloc(n, size, (gfp) & __GFP_NOWARN ? SHIM_NOWARN : SHIM_KVMALLOC)
+	shim_alloc(n, size, gfp,					\
+		   (gfp) & __GFP_NOWARN ? SHIM_NOWARN : SHIM_KVMALLOC)
 #define kvmalloc_array(n, size, gfp)	kvcalloc(n, size, gfp)
 #define kfree(p)		shim_free(p, false)
 #define kvfree(p)		shim_free(p, true)
@@ -267,6 +301,8 @@ static inline size_t array_size(size_t n, size_t size)
 #define u64_to_user_ptr(x)	((void *)(uintptr_t)(x))
 unsigned long __must_check copy_from_user(void *to, const void *from,
 					  unsigned long n);
+int __must_check copy_struct_from_user(void *to, size_t size, const void *from,
+				       size_t user_size);
 void *memchr_inv(const void *p, int c, size_t bytes);
 
 /* Bitmaps. */
@@ -278,6 +314,14 @@ void *memchr_inv(const void *p, int c, size_t bytes);
  */
 #define SHIM_BIG_ENDIAN		(BITS_PER_LONG - 8)
 extern unsigned int shim_endian;
+
+#define BITOP_LE_SWIZZLE	shim_endian
+#define swab(x)			shim_swab(x)
+
+static inline unsigned long shim_swab(unsigned long x)
+{
+	return BITS_PER_LONG == 64 ? __builtin_bswap64(x) : __builtin_bswap32(x);
+}
 
 void bitmap_set(unsigned long *map, unsigned int start, unsigned int nr);
 void bitmap_clear(unsigned long *map, unsigned int start, unsigned int nr);

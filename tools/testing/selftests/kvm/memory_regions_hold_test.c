@@ -4,7 +4,9 @@
  * of them is made to stay in a page fault (userfaultfd), which the call waits
  * for.  Meanwhile others have to be held, to leave on a signal, and not to start
  * if they are new; who is halted does not matter; and a caller that is killed
- * leaves everything as it was.
+ * leaves everything as it was.  A VMM that stops all other vCPUs before it
+ * serves the fault does not wait for that, and what it has handed over to a vCPU
+ * that was held is not lost.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -38,6 +40,7 @@
 #define REMOVED		0x40000000UL	/* in the map, or not */
 #define REMOVED_SLOT	3
 #define NR_PAGES	16
+#define IO_VALUE	0x5aa5	/* of an access to REMOVED without a slot */
 
 #define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
 #define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
@@ -46,6 +49,7 @@ enum { FAULTER, RUNNER, NEW, LATE, HALTED, NR_VCPUS };
 
 struct control {
 	uint64_t fault_page;		/* that FAULTER is to read, or 0 */
+	uint64_t io_value;		/* what RUNNER has read last */
 	uint64_t count[NR_VCPUS];
 };
 
@@ -55,6 +59,7 @@ static size_t page_size;
 static void *faulting;
 static int uffd;
 static bool stop;
+static bool pause_io, paused;		/* RUNNER, after its next MMIO exit */
 static pthread_t threads[NR_VCPUS];
 static uint64_t eintr[NR_VCPUS], mmio[NR_VCPUS];
 
@@ -76,7 +81,7 @@ static void guest_code(uint64_t v, uint64_t page_size)
 			}
 			break;
 		case RUNNER:
-			load(*(uint64_t *)REMOVED);
+			store(c->io_value, load(*(uint64_t *)REMOVED));
 			break;
 		case HALTED:
 #ifdef __x86_64__
@@ -112,6 +117,11 @@ static void *vcpu_thread(void *arg)
 		} else if (run->exit_reason == KVM_EXIT_MMIO &&
 			   run->mmio.phys_addr == REMOVED) {
 			store(mmio[v], mmio[v] + 1);
+			*(uint64_t *)run->mmio.data = IO_VALUE;
+			store(paused, load(pause_io));
+			while (load(pause_io))
+				usleep(1000);
+			store(paused, false);
 		} else {
 			TEST_FAIL("vCPU %u: exit %u (%s)", v, run->exit_reason,
 				  exit_reason_str(run->exit_reason));
@@ -157,9 +167,17 @@ static int remove_result;
 
 static void *remove_thread(void *arg)
 {
-	remove_result = -1;
 	store(remove_result, set_all(false));
 	return NULL;
+}
+
+static pthread_t start_remove(void)
+{
+	pthread_t thread;
+
+	store(remove_result, -1);
+	pthread_create(&thread, NULL, remove_thread, NULL);
+	return thread;
 }
 
 /* A process of its own that shares the memory, so that it can be killed. */
@@ -242,7 +260,7 @@ static void test_held(void)
 	pthread_t thread;
 
 	take_fault(1);
-	pthread_create(&thread, NULL, remove_thread, NULL);
+	thread = start_remove();
 	ksft_test_result(eventually(is_held(RUNNER)) &&
 			 load(remove_result) == -1,
 			 "a vCPU that runs is held while another one faults\n");
@@ -306,7 +324,147 @@ static void test_killed(void)
 	free(stack);
 }
 
-static void set_up(void)
+/* Let a vCPU leave, and go on leaving. */
+static void stop_vcpu(uint32_t v)
+{
+	vcpu_state(vm, v)->immediate_exit = 1;
+	pthread_kill(threads[v], SIGUSR1);
+}
+
+static bool is_stopped(uint32_t v)
+{
+	uint64_t before = load(eintr[v]);
+
+	/* the signal gets it out once */
+	return eventually(load(eintr[v]) > before + 10);
+}
+
+static void test_stopped(void)
+{
+	pthread_t thread;
+
+	/* RUNNER has an access to finish, but for that it has to run */
+	store(pause_io, true);
+	TEST_ASSERT(eventually(load(paused)), "the vCPU does not run");
+	TEST_ASSERT(!set_all(true), "the slot cannot be made");
+	take_fault(3);
+	thread = start_remove();
+	TEST_ASSERT(eventually(is_held(NEW)), "no vCPU is held");
+
+	stop_vcpu(RUNNER);
+	store(pause_io, false);
+	ksft_test_result(is_stopped(RUNNER),
+			 "a vCPU with an access to finish stops\n");
+	stop_vcpu(NEW);
+	ksft_test_result(is_stopped(NEW), "a vCPU that is held stops\n");
+	stop_vcpu(HALTED);
+	ksft_test_result(is_stopped(HALTED), "a vCPU that is halted stops\n");
+	ksft_test_result(is_held(RUNNER) && is_held(NEW) &&
+			 load(remove_result) == -1, "the call waits\n");
+
+	resolve(3);
+	ksft_test_result(eventually(load(remove_result) != -1) &&
+			 !remove_result, "and returns after the fault\n");
+	pthread_join(thread, NULL);
+	vcpu_state(vm, RUNNER)->immediate_exit = 0;
+	vcpu_state(vm, NEW)->immediate_exit = 0;
+	vcpu_state(vm, HALTED)->immediate_exit = 0;
+	ksft_test_result(runs(RUNNER) && runs(NEW), "the vCPUs go on\n");
+	ksft_test_result(eventually(load(control->io_value) == IO_VALUE),
+			 "the access is finished\n");
+}
+
+static void start_all(void)
+{
+	start(FAULTER);
+	start(RUNNER);
+	start(HALTED);
+	TEST_ASSERT(runs(FAULTER) && runs(RUNNER), "the vCPUs do not run");
+}
+
+static void stop_all(void)
+{
+	int v;
+
+	store(stop, true);
+	for (v = 0; v < NR_VCPUS; v++) {
+		if (!threads[v])
+			continue;
+		/* the signal may come before KVM_RUN does */
+		stop_vcpu(v);
+		pthread_join(threads[v], NULL);
+		threads[v] = 0;
+	}
+	store(stop, false);
+}
+
+#ifdef __x86_64__
+#define NR_X86_TESTS	5
+
+static bool back;
+
+static void *signal_thread(void *arg)
+{
+	while (!load(back)) {
+		usleep(100000);
+		pthread_kill(*(pthread_t *)arg, SIGUSR1);
+	}
+	return NULL;
+}
+
+/* Run a vCPU that is held, until a signal comes. */
+static bool run_held(uint32_t v)
+{
+	pthread_t me = pthread_self(), thread;
+	int r;
+
+	store(back, false);
+	pthread_create(&thread, NULL, signal_thread, &me);
+	r = _vcpu_ioctl(vm, v, KVM_RUN, NULL) ? errno : 0;
+	store(back, true);
+	pthread_join(thread, NULL);
+	return r == EINTR && !load(control->count[v]);
+}
+
+/* In a VM without an APIC, KVM_RUN takes CR8, too. */
+static void test_registers(void)
+{
+	struct kvm_run *run = vcpu_state(vm, NEW);
+	struct kvm_sregs sregs;
+	struct kvm_regs regs;
+	pthread_t thread;
+
+	take_fault(1);
+	thread = start_remove();
+
+	vcpu_regs_get(vm, NEW, &run->s.regs.regs);
+	run->s.regs.regs.rax = 0x1234;
+	run->kvm_valid_regs = KVM_SYNC_X86_REGS;
+	run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+	run->cr8 = 5;
+	/* what is held is not held from the first moment on */
+	usleep(100000);
+	ksft_test_result(run_held(NEW) && load(remove_result) == -1,
+			 "a vCPU is held\n");
+	ksft_test_result(run->s.regs.regs.rax == 0x1234,
+			 "the registers that it was given are those it has\n");
+	ksft_test_result(run->cr8 == 5, "and so is CR8\n");
+	vcpu_regs_get(vm, NEW, &regs);
+	vcpu_sregs_get(vm, NEW, &sregs);
+	ksft_test_result(regs.rax == 0x1234 && sregs.cr8 == 5,
+			 "as other ioctls see them, too\n");
+	run->kvm_valid_regs = 0;
+
+	resolve(1);
+	ksft_test_result(eventually(load(remove_result) != -1) &&
+			 !remove_result, "the call returns after the fault\n");
+	pthread_join(thread, NULL);
+}
+#else
+#define NR_X86_TESTS	0
+#endif
+
+static void set_up(bool irqchip)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register reg = {
@@ -319,7 +477,13 @@ static void set_up(void)
 		ksft_exit_skip("no userfaultfd: %s\n", strerror(errno));
 
 	page_size = getpagesize();
-	vm = vm_create_default(FAULTER, 0, guest_code);
+	if (irqchip) {
+		vm = vm_create_default(FAULTER, 0, guest_code);
+	} else {
+		vm = vm_create(VM_MODE_DEFAULT, DEFAULT_GUEST_PHY_PAGES, O_RDWR);
+		kvm_vm_elf_load(vm, program_invocation_name, 0, 0);
+		vm_vcpu_add_default(vm, FAULTER, guest_code);
+	}
 	for (v = RUNNER; v < NR_VCPUS; v++) {
 		if (v != LATE)
 			vm_vcpu_add_default(vm, v, guest_code);
@@ -354,32 +518,30 @@ static void set_up(void)
 int main(void)
 {
 	struct sigaction action = { .sa_handler = ignore };
-	int v;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ksft_print_header();
 	if (!kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS))
 		ksft_exit_skip("no KVM_SET_USER_MEMORY_REGIONS\n");
-	ksft_set_plan(18);
+	ksft_set_plan(25 + NR_X86_TESTS);
 
 	sigaction(SIGUSR1, &action, NULL);
-	set_up();
-	start(FAULTER);
-	start(RUNNER);
-	start(HALTED);
-	TEST_ASSERT(runs(FAULTER) && runs(RUNNER), "the vCPUs do not run");
-
+	set_up(true);
+	start_all();
 	test_halted();
 	test_held();
 	test_killed();
-
-	store(stop, true);
-	for (v = 0; v < NR_VCPUS; v++) {
-		/* the signal may come before KVM_RUN does */
-		vcpu_state(vm, v)->immediate_exit = 1;
-		pthread_kill(threads[v], SIGUSR1);
-		pthread_join(threads[v], NULL);
-	}
+	test_stopped();
+	stop_all();
 	kvm_vm_free(vm);
+
+#ifdef __x86_64__
+	set_up(false);
+	start(FAULTER);
+	TEST_ASSERT(runs(FAULTER), "the vCPU does not run");
+	test_registers();
+	stop_all();
+	kvm_vm_free(vm);
+#endif
 	ksft_exit(!ksft_get_fail_cnt());
 }

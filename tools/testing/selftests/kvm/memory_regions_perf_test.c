@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,13 @@
 #define CONTROL		0x20000000UL
 #define CONTROL_SLOT	1
 #define PAGE		4096UL
+#define LARGE_PAGE	0x200000UL
+#define LOG		KVM_MEM_LOG_DIRTY_PAGES
+/* A slot that takes long to look through, and how much of it is mapped. */
+#define HUGE_PAGES	(24UL << 30 >> 12)
+#define HUGE_MAPPED	1000
+#define HUGE_GVA	0x200000000UL
+#define ZAP_ALL		"/sys/module/kvm/parameters/memslot_zap_all"
 
 #define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
 #define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
@@ -131,8 +139,12 @@ static void fill(int nr)
 		};
 }
 
-/* How often the tracepoint @event was hit since the last time; -1: unknown. */
-static int trace_hits(const char *event, const char *field, double *max)
+/*
+ * How often the tracepoint @system/@event was hit since the last time; -1:
+ * unknown.
+ */
+static int trace_hits_of(const char *system, const char *event,
+			 const char *field, double *max)
 {
 	char path[256], line[1024], *at;
 	int hits = 0;
@@ -152,7 +164,8 @@ static int trace_hits(const char *event, const char *field, double *max)
 	fclose(file);
 
 	/* from now on, and without what was before */
-	snprintf(path, sizeof(path), TRACING "/events/kvm/%s/enable", event);
+	snprintf(path, sizeof(path), TRACING "/events/%s/%s/enable", system,
+		 event);
 	file = fopen(path, "w");
 	if (!file)
 		return -1;
@@ -162,6 +175,11 @@ static int trace_hits(const char *event, const char *field, double *max)
 	if (file)
 		fclose(file);
 	return hits;
+}
+
+static int trace_hits(const char *event, const char *field, double *max)
+{
+	return trace_hits_of("kvm", event, field, max);
 }
 
 static long stat_of(const char *name)
@@ -190,6 +208,19 @@ static void new_vm(void)
 	nr_fixed = 0;
 }
 
+/* How long vCPUs are held while the first @nr regions are set; 0: unknown. */
+static double hold_of(const char *name, int nr, int slots)
+{
+	double ns = 0;
+
+	trace_hits("kvm_memslots_set", NULL, NULL);
+	set_all(nr);
+	if (trace_hits("kvm_memslots_set", "held for ", &ns) < 0)
+		return 0;
+	figure(name, slots, ns, "ns");
+	return ns;
+}
+
 static void set_up(int nr)
 {
 	double one_by_one = 0, at_once;
@@ -209,6 +240,71 @@ static void set_up(int nr)
 	      nr > 1000 ? 0.15 : 1);
 	at_once = set_all(0);
 	figure("tear-down, at once", nr, at_once / nr, "ns/slot");
+	for (i = 0; i < nr; i++)
+		regions[i].flags = LOG;
+	at_once = set_all(nr);
+	figure("set-up, at once, logged", nr, at_once / nr, "ns/slot");
+	close(vm_fd);
+}
+
+/* What else there is to do does not prolong the hold. */
+static void holds(void)
+{
+	struct kvm_enable_cap dirty_at_first = {
+		.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+		.args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE |
+			   KVM_DIRTY_LOG_INITIALLY_SET,
+	};
+	int i, nr = max_slots - FIRST_ID;
+	double alone, more;
+
+	/* each slot but one starts to be logged, or ends */
+	new_vm();
+	fill(nr);
+	set_all(nr);
+	regions[nr / 2].userspace_addr += PAGE;
+	alone = hold_of("hold for one slot", nr, nr);
+	for (i = 0; i < nr; i++)
+		regions[i].flags ^= i != nr / 2 ? LOG : 0;
+	regions[nr / 2].userspace_addr -= PAGE;
+	more = hold_of("hold, and all others are logged", nr, nr);
+	if (alone && more)
+		ratio("hold, all others logged / for one slot", nr,
+		      more / alone, 1.2);
+	for (i = 0; i < nr; i++)
+		regions[i].flags ^= i != nr / 2 ? LOG : 0;
+	regions[nr / 2].userspace_addr += PAGE;
+	more = hold_of("hold, and no other is logged any more", nr, nr);
+	if (alone && more)
+		ratio("hold, no other logged / for one slot", nr,
+		      more / alone, 1.2);
+	for (i = 0; i < nr; i++)
+		regions[i].userspace_addr ^= PAGE;
+	hold_of("hold for all slots", nr, nr);
+	close(vm_fd);
+
+	/* a large slot gets a page less in front, and another one at the end */
+	new_vm();
+	ioctl(vm_fd, KVM_ENABLE_CAP, &dirty_at_first);
+	for (i = 0; i < 2; i++) {
+		regions[0] = (struct kvm_userspace_memory_region) {
+			.slot = FIRST_ID,
+			.flags = i ? LOG : 0,
+			.guest_phys_addr = WINDOW,
+			.memory_size = HUGE_PAGES * PAGE,
+			.userspace_addr = (uintptr_t)host,
+		};
+		set_all(1);
+		regions[0].guest_phys_addr += PAGE;
+		regions[0].userspace_addr += PAGE;
+		more = hold_of(i ? "hold for a large slot, all dirty" :
+				   "hold for a large slot", 1, 1);
+		if (!i)
+			alone = more;
+	}
+	if (alone && more)
+		ratio("hold for a large slot, all dirty / not logged", 1,
+		      more / alone, 1.2);
 	close(vm_fd);
 }
 
@@ -314,17 +410,17 @@ static void one_changes(int nr, double *few)
 /* ------------------------------------------------------------- with a guest */
 
 struct control {
-	uint64_t stop, pages, rounds;
+	uint64_t stop, start, stride, pages, rounds;
 };
 
-static void guest_code(uint64_t start)
+static void guest_code(void)
 {
 	struct control *c = (void *)CONTROL;
 	uint64_t p;
 
 	while (!load(c->stop)) {
-		for (p = 0; p < c->pages; p++)
-			load(*(uint64_t *)(start + p * PAGE));
+		for (p = 0; p < load(c->pages); p++)
+			load(*(uint64_t *)(c->start + p * c->stride));
 		store(c->rounds, c->rounds + 1);
 	}
 	GUEST_DONE();
@@ -364,6 +460,142 @@ static bool shadow_paging(void)
 	return shadow;
 }
 
+/* Somebody else wants to run, all the while: how long does it take? */
+static bool waiter_stop;
+static int waiter_rounds, nr_waits;
+static struct {
+	double start, ns;
+} waits[100];
+
+static void *waiter_thread(void *unused)
+{
+	struct sched_param param = { .sched_priority = 1 };
+	struct timespec wait = { .tv_nsec = 20000 };
+	double start, ns;
+
+	pthread_setschedparam(pthread_self(), SCHED_FIFO, &param);
+	while (!load(waiter_stop)) {
+		start = now_ns();
+		nanosleep(&wait, NULL);
+		ns = now_ns() - start;
+		store(waiter_rounds, waiter_rounds + 1);
+		if (ns > 100000 && nr_waits < 100) {
+			waits[nr_waits].start = start;
+			waits[nr_waits++].ns = ns;
+		}
+	}
+	return NULL;
+}
+
+static void trace_set(const char *what, const char *value)
+{
+	char path[256];
+	FILE *file;
+
+	snprintf(path, sizeof(path), TRACING "/%s", what);
+	file = fopen(path, "w");
+	if (file) {
+		fputs(value, file);
+		fclose(file);
+	}
+}
+
+/* The first @nr regions are set: the longest wait until a slot has gone. */
+static double longest_wait(int nr)
+{
+	pthread_t thread;
+	double until = 0, ns = 0;
+	int i;
+
+	/* a line has the clock of now_ns() behind the CPU */
+	trace_set("trace_clock", "mono");
+	trace_set("trace_options", "noirq-info");
+	waiter_stop = false;
+	waiter_rounds = 0;
+	nr_waits = 0;
+	pthread_create(&thread, NULL, waiter_thread, NULL);
+	while (load(waiter_rounds) < 10)
+		usleep(1000);
+	trace_hits("kvm_memslot_update", NULL, NULL);
+	i = load(waiter_rounds);
+	while (load(waiter_rounds) < i + 10)
+		usleep(1000);
+	nr_waits = 0;
+	set_all(nr);
+	store(waiter_stop, true);
+	pthread_join(thread, NULL);
+
+	/* what it takes to free the slot is another matter */
+	trace_hits("kvm_memslot_update", "] ", &until);
+	for (i = 0; i < nr_waits; i++) {
+		if (waits[i].start < until * 1e9 && waits[i].ns > ns)
+			ns = waits[i].ns;
+	}
+	return ns;
+}
+
+/* A large slot goes, of which hardly anything is mapped, or nothing. */
+static void large_slot_goes(struct kvm_vm *vm, struct control *c)
+{
+	double ns = 0;
+	uint64_t p;
+	int i;
+
+	/* a page table of the MMU for each page */
+	madvise(host, HUGE_PAGES * PAGE, MADV_NOHUGEPAGE);
+	for (p = 0; p < HUGE_MAPPED; p++)
+		virt_map(vm, HUGE_GVA + p * LARGE_PAGE, WINDOW + p * LARGE_PAGE,
+			 1, 0);
+	regions[nr_fixed] = (struct kvm_userspace_memory_region) {
+		.slot = FIRST_ID,
+		.guest_phys_addr = WINDOW,
+		.memory_size = HUGE_PAGES * PAGE,
+		.userspace_addr = (uintptr_t)host,
+	};
+	for (i = 0; i < 2; i++) {
+		set_all(nr_fixed + 1);
+		if (i) {
+			store(c->pages, 0);
+			wait_rounds(c, 1);
+			c->start = HUGE_GVA;
+			c->stride = LARGE_PAGE;
+			store(c->pages, HUGE_MAPPED);
+			wait_rounds(c, 2);
+			store(c->pages, 0);
+			wait_rounds(c, 1);
+		}
+		ns = longest_wait(nr_fixed);
+		figure(i ? "longest wait for the CPU, large slot, mapped" :
+			   "longest wait for the CPU, large slot", 1, ns, "ns");
+	}
+	if (ns_per_insn)
+		result(ns <= 1e6, "longest wait for the CPU, large slot", 1, ns,
+		       1e6);
+}
+
+/* What tells nothing about single slots is done once. */
+static void zap_all_once(void)
+{
+	FILE *file = fopen(ZAP_ALL, "r+");
+	int i, nr = 100;
+
+	if (!file)
+		return;
+	fill(nr);
+	set_all(nr);
+	fputs("1", file);
+	fflush(file);
+	trace_hits_of("kvmmmu", "kvm_mmu_zap_all_fast", NULL, NULL);
+	for (i = nr_fixed; i < nr; i++)
+		regions[i].userspace_addr += PAGE;
+	set_all(nr);
+	i = trace_hits_of("kvmmmu", "kvm_mmu_zap_all_fast", NULL, NULL);
+	if (i >= 0)
+		result(i == 1, "times that all is zapped", nr - nr_fixed, i, 1);
+	fputs("0", file);
+	fclose(file);
+}
+
 static void with_guest(void)
 {
 	uint64_t pages = mib * 256UL, start = 0x40000000UL;
@@ -374,7 +606,7 @@ static void with_guest(void)
 	long faults, once, old;
 	int i, j, nr;
 
-	vm = vm_create_default(0, pages * 2, guest_code);
+	vm = vm_create_default(0, pages * 2 + HUGE_MAPPED * 512, guest_code);
 	ucall_init(vm, NULL);
 	vm_fd = vm_get_fd(vm);
 #ifdef __x86_64__
@@ -387,8 +619,9 @@ static void with_guest(void)
 	virt_map(vm, CONTROL, CONTROL, 1, 0);
 	virt_map(vm, start, start, pages, 0);
 	c = addr_gpa2hva(vm, CONTROL);
+	c->start = start;
+	c->stride = PAGE;
 	c->pages = pages;
-	vcpu_args_set(vm, 0, 1, start);
 	snprintf(stats, sizeof(stats), KVM_DEBUG "/%d-%d", getpid(), vm_fd);
 
 	regions[0] = *kvm_userspace_memory_region_find(vm, 0, 0);
@@ -442,6 +675,9 @@ static void with_guest(void)
 		ratio("longest hold, most slots / 10", nr, held[1] / held[0],
 		      1.2);
 
+	zap_all_once();
+	large_slot_goes(vm, c);
+
 	store(c->stop, 1);
 	pthread_join(thread, NULL);
 	kvm_vm_free(vm);
@@ -483,7 +719,7 @@ int main(int argc, char **argv)
 	max_slots = kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS);
 	if (!max_slots)
 		ksft_exit_skip("no KVM_SET_USER_MEMORY_REGIONS\n");
-	host = mmap(NULL, MAX_SLOTS * 2 * PAGE + PAGE, PROT_READ | PROT_WRITE,
+	host = mmap(NULL, HUGE_PAGES * PAGE + PAGE, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	TEST_ASSERT(host != MAP_FAILED, "mmap: %s", strerror(errno));
 	regions = calloc(MAX_SLOTS + FIRST_ID, sizeof(*regions));
@@ -495,6 +731,7 @@ int main(int argc, char **argv)
 	for (i = 0; i < 3; i++)
 		one_changes(counts[i] > max_slots - FIRST_ID - 1 ?
 		       max_slots - FIRST_ID - 1 : counts[i], &few);
+	holds();
 	with_guest();
 
 	if (!machine) {

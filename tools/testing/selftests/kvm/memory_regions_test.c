@@ -459,8 +459,8 @@ static void test_header(void)
 		.region_size = sizeof(*regions),
 		.regions = (unsigned long)regions,
 	}, bad;
-	static const uint32_t sizes[] = {
-		0, 31, 33, 64, 0x10020, 0x80000000, 0xffffffff
+	const uint32_t sizes[] = {
+		0, 8, 31, page + 1, 0x10020, 0x80000000, 0xffffffff
 	};
 	int i;
 
@@ -478,10 +478,12 @@ static void test_header(void)
 	}
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		bad = good;
+		int want = sizes[i] < page ? EINVAL : E2BIG;
+
 		bad.region_size = sizes[i];
-		expect(set_raw(&bad), EINVAL, "region_size %#x", sizes[i]);
+		expect(set_raw(&bad), want, "region_size %#x", sizes[i]);
 		bad.nr_regions = 0;
-		expect(set_raw(&bad), EINVAL, "region_size %#x, no regions",
+		expect(set_raw(&bad), want, "region_size %#x, no regions",
 		       sizes[i]);
 	}
 
@@ -502,6 +504,66 @@ static void test_header(void)
 	expect(set_raw(&bad), E2BIG, "2^32 - 1 regions");
 	bad.regions = 8;
 	expect(set_raw(&bad), E2BIG, "2^32 - 1 regions from nowhere");
+}
+
+/* Regions of a kernel that knows more fields of them. */
+static void test_larger_regions(void)
+{
+	/* the last but one is what struct kvm_userspace_memory_region2 has */
+	const uint32_t sizes[] = { 33, 40, 64, 160, page };
+	struct kvm_userspace_memory_regions map = {
+		.nr_regions = fill(new_map),
+	};
+	unsigned char *bytes, *end, *first;
+	size_t size;
+	int i, j;
+
+	bytes = mmap(NULL, (MAX_REGIONS + 1) * page, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (bytes == MAP_FAILED)
+		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
+	end = bytes + MAX_REGIONS * page;
+	munmap(end, page);
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		memset(bytes, 0, end - bytes);
+		size = map.nr_regions * sizes[i];
+		first = end - size;
+		for (j = 0; j < map.nr_regions; j++)
+			memcpy(first + j * sizes[i], &regions[j],
+			       sizeof(*regions));
+		map.regions = (unsigned long)first;
+		map.region_size = sizes[i];
+
+		first[sizeof(*regions)] = 1;
+		expect(set_raw(&map), E2BIG,
+		       "region_size %u, the first byte beyond is set", sizes[i]);
+		first[sizeof(*regions)] = 0;
+		end[-1] = 0x80;
+		expect(set_raw(&map), E2BIG,
+		       "region_size %u, the last byte of all is set", sizes[i]);
+		end[-1] = 0;
+		if (sizes[i] == 33)
+			memmove(first + 1, first, size - 1);
+		else
+			memmove(first + 8, first, size - 8);
+		map.regions += sizes[i] == 33 ? 1 : 8;
+		expect(set_raw(&map), EFAULT,
+		       "region_size %u, the last bytes are not there", sizes[i]);
+
+		memset(bytes, 0, end - bytes);
+		for (j = 0; j < map.nr_regions; j++)
+			memcpy(first + j * sizes[i], &regions[j],
+			       sizeof(*regions));
+		map.regions = (unsigned long)first;
+		j = set_raw(&map);
+		if (!j)
+			model_set(0, new_map);
+		expect(j, 0, "region_size %u", sizes[i]);
+		start_with_old_map();
+		fill(new_map);
+	}
+	munmap(bytes, end - bytes);
 }
 
 static int set_from_child(void)
@@ -1396,6 +1458,7 @@ int main(void)
 
 	start_with_old_map();
 	test_header();
+	test_larger_regions();
 	test_pointers();
 	test_regions();
 	test_repeated_ids();

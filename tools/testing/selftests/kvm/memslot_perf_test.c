@@ -56,6 +56,12 @@
 #define NO_CLOCK	"there is no wall clock MSR"
 #endif
 
+#if defined(__x86_64__) || defined(__aarch64__)
+#define NO_EXIT		NULL
+#else
+#define NO_EXIT		"nothing is known that leaves a guest for KVM alone"
+#endif
+
 static struct {
 	unsigned int counts[MAX_COUNTS], nr_counts;
 	unsigned long length;
@@ -73,7 +79,7 @@ static unsigned long unit;		/* smallest slot, in bytes */
 
 /* ---------------------------------------------------------------- times */
 
-static uint64_t *samples;
+static uint64_t *samples;		/* in picoseconds */
 static unsigned int nr_samples, max_samples;
 static unsigned long nr_ops;
 
@@ -94,7 +100,7 @@ static void took(uint64_t ns, unsigned long ops)
 		if (!samples)
 			ksft_exit_fail_msg("no memory for the times\n");
 	}
-	samples[nr_samples++] = ns / ops;
+	samples[nr_samples++] = ns * 1000 / ops;
 	nr_ops += ops;
 }
 
@@ -466,13 +472,16 @@ static const char *test_teardown(void)
 
 /* ---------------------------------------------------------------- the VM with a guest */
 
+enum { ACCESS, EXIT_TO_USER, EXIT_TO_KVM };
+
 /* What the guest is to do, and has done. */
 static struct work {
+	uint64_t kind;
 	uint64_t blind;		/* there may be no memory: only write */
 	uint64_t first;		/* page */
 	uint64_t end;		/* page, where it goes back to the first */
 	uint64_t step;		/* pages from one to the next */
-	uint64_t count;		/* accesses */
+	uint64_t count;		/* accesses or exits */
 	uint64_t expect;	/* pattern that is there, 0: zeroes */
 	uint64_t pattern;	/* to be written */
 	uint64_t page_size;
@@ -499,12 +508,46 @@ static uint64_t value(uint64_t page, uint64_t pattern)
 	return pattern ? (page + 1) * 0x9e3779b97f4a7c15UL + pattern : 0;
 }
 
+static void exit_to_user(void)
+{
+#ifdef __x86_64__
+	asm volatile("outb %%al, $0x80" : : : "memory");
+#else
+	ucall(UCALL_NONE, 0);
+#endif
+}
+
+static void exit_to_kvm(void)
+{
+#if defined(__x86_64__)
+	uint32_t eax = 0, ecx = 0;
+
+	asm volatile("cpuid" : "+a"(eax), "+c"(ecx) : : "ebx", "edx", "memory");
+#elif defined(__aarch64__)
+	/* PSCI_VERSION */
+	register uint64_t x0 asm("x0") = 0x84000000;
+
+	asm volatile("hvc #0" : "+r"(x0) : : "x1", "x2", "x3", "memory");
+#endif
+}
+
 static void guest_main(void)
 {
 	struct work *work = &guest_work;
 
 	for (;;) {
 		uint64_t i, page = work->first;
+
+		if (work->kind != ACCESS) {
+			for (i = 0; i < work->count; i++) {
+				if (work->kind == EXIT_TO_USER)
+					exit_to_user();
+				else
+					exit_to_kvm();
+			}
+			GUEST_SYNC(0);
+			continue;
+		}
 
 		for (i = 0; i < work->count && !READ_ONCE(work->stop); i++) {
 			uint64_t *p;
@@ -753,6 +796,39 @@ static const char *test_rw(void)
 	return changes ? mapped() : "no slot was changed meanwhile";
 }
 
+/* Nothing but exits, each of which user space has to see; or none of them. */
+static const char *exits(uint64_t kind)
+{
+	unsigned long count = opts.ops * 10, seen = 0;
+	unsigned int i;
+
+	/* the first time there are page faults */
+	for (i = 0; i <= 10; i++, seen = 0) {
+		uint64_t start = now(), ns;
+
+		set_work((struct work) { .kind = kind, .count = count });
+		while (!_vcpu_run(busy.vm, VCPU_ID) &&
+		       kind == EXIT_TO_USER && seen < count)
+			seen++;
+		ns = now() - start;
+		if (get_ucall(busy.vm, VCPU_ID, NULL) != UCALL_SYNC)
+			return "the guest stopped";
+		if (i)
+			took(ns, count);
+	}
+	return NULL;
+}
+
+static const char *test_exit_user(void)
+{
+	return exits(EXIT_TO_USER);
+}
+
+static const char *test_exit_kvm(void)
+{
+	return exits(EXIT_TO_KVM);
+}
+
 static void busy_open(void)
 {
 	unsigned long page, length = opts.length, step;
@@ -825,6 +901,9 @@ static const struct test {
 	{ "move-inactive", test_move_inactive, NULL,
 	  "move a slot while the guest is writing to another one" },
 	{ "rw", test_rw, NULL, "guest reads and writes while a slot comes and goes" },
+	{ "exit-user", test_exit_user, NULL,
+	  "guest exits to user space, which lets it go on at once" },
+	{ "exit-kvm", test_exit_kvm, NO_EXIT, "guest exits, and KVM handles it" },
 };
 
 #define FIRST_BUSY	11	/* those from here have a guest */
@@ -862,11 +941,11 @@ static void run_test(unsigned int i, unsigned int run)
 	qsort(samples, nr_samples, sizeof(*samples), compare);
 	for (j = 0; j < nr_samples; j++)
 		total += samples[j];
-	mean = total / 1000.0 / nr_samples;
+	mean = total / 1e6 / nr_samples;
 	median = samples[nr_samples / 2];
 	if (!result->best || mean < result->best) {
 		result->best = mean;
-		result->median = median / 1000.0;
+		result->median = median / 1e6;
 	}
 	if (mean > result->worst)
 		result->worst = mean;
@@ -874,10 +953,10 @@ static void run_test(unsigned int i, unsigned int run)
 	if (opts.out) {
 		fprintf(opts.out, "{\"slots\": %u, \"test\": \"%s\", \"run\": %u, ",
 			nr_slots, tests[i].name, run);
-		fprintf(opts.out, "\"ops\": %lu, \"mean_us\": %.3f, \"median_us\": %.3f, ",
-			nr_ops, mean, median / 1000.0);
+		fprintf(opts.out, "\"ops\": %lu, \"mean_us\": %.6f, \"median_us\": %.6f, ",
+			nr_ops, mean, median / 1e6);
 		fprintf(opts.out, "\"min_us\": %.3f, \"max_us\": %.3f}\n",
-			samples[0] / 1000.0, samples[nr_samples - 1] / 1000.0);
+			samples[0] / 1e6, samples[nr_samples - 1] / 1e6);
 		fflush(opts.out);
 	}
 }

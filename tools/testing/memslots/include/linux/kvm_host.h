@@ -17,9 +17,17 @@ typedef u64 gfn_t;
 #define KVM_PRIVATE_MEM_SLOTS	3
 #define KVM_MEM_SLOTS_NUM	(KVM_USER_MEM_SLOTS + KVM_PRIVATE_MEM_SLOTS)
 
-/* An address has a tag in its upper byte; user space ends at 1 << 47. */
+/*
+ * An address has a tag in its upper byte, and user space ends at 1 << 47; or it
+ * has 32 bits, and user space ends as on i386.
+ */
+#if BITS_PER_LONG == 64
 #define untagged_addr(addr)	((addr) & ~(0xffUL << 56))
 #define TASK_SIZE		BIT(47)
+#else
+#define untagged_addr(addr)	(addr)
+#define TASK_SIZE		0xc0000000UL
+#endif
 
 static inline bool access_ok(const void *addr, unsigned long size)
 {
@@ -34,8 +42,8 @@ struct kvm_arch_memory_slot {
 #include <linux/kvm_memslots.h>
 
 struct kvm_vcpu_gate {
-	bool held;
-	wait_queue_head_t closed;
+	int state;
+	wait_queue_head_t waiters;
 	struct rcuwait holder;
 	struct lockdep_map dep_map;
 };
@@ -53,6 +61,11 @@ struct kvm {
 	struct kvm_vcpu_gate gate;
 	atomic_t online_vcpus;
 	struct kvm_vcpu *vcpus[KVM_MAX_VCPUS];
+	struct {
+		unsigned long secure_guest;
+		bool svm_enabled;
+		int lpid;
+	} arch;
 };
 
 struct kvm_vcpu {
@@ -75,6 +88,11 @@ static inline struct kvm_memslots *kvm_vcpu_memslots(struct kvm_vcpu *vcpu)
 	return __kvm_memslots(vcpu->kvm, vcpu->as_id);
 }
 
+static inline struct kvm_memslots *kvm_memslots(struct kvm *kvm)
+{
+	return __kvm_memslots(kvm, 0);
+}
+
 #define kvm_for_each_vcpu(idx, vcpup, kvm)				\
 	for (idx = 0; idx < atomic_read(&(kvm)->online_vcpus) &&	\
 	     (vcpup = (kvm)->vcpus[idx]); idx++)
@@ -85,19 +103,22 @@ static inline bool kvm_check_request(int req, struct kvm_vcpu *vcpu)
 				  __ATOMIC_ACQUIRE) & BIT(req);
 }
 
+static inline void kvm_make_request(int req, struct kvm_vcpu *vcpu)
+{
+	__atomic_fetch_or(&vcpu->requests, BIT(req), __ATOMIC_RELEASE);
+}
+
 static inline void kvm_make_all_cpus_request(struct kvm *kvm, int req)
 {
 	struct kvm_vcpu *vcpu;
 	int i;
 
 	kvm_for_each_vcpu(i, vcpu, kvm)
-		__atomic_fetch_or(&vcpu->requests, BIT(req), __ATOMIC_RELEASE);
+		kvm_make_request(req, vcpu);
 }
 
 void kvm_vcpu_gate_init(struct kvm *kvm);
-void kvm_vcpu_gate_online(struct kvm *kvm);
-int kvm_vcpu_gate_enter(struct kvm_vcpu *vcpu, bool finish);
-void kvm_vcpu_gate_leave(struct kvm_vcpu *vcpu);
+int kvm_vcpu_gate_wait(struct kvm_vcpu *vcpu, bool finish);
 void kvm_vcpu_gate_reenter(struct kvm_vcpu *vcpu);
 /* What those of vcpu_gate.c are called here: the others are a fake. */
 int gate_vcpus_hold(struct kvm *kvm);
@@ -129,8 +150,9 @@ void kvm_arch_commit_memory_region(struct kvm *kvm,
 				   enum kvm_mr_change change);
 void kvm_arch_flush_shadow_memslot(struct kvm *kvm,
 				   struct kvm_memory_slot *slot);
-void kvm_arch_flush_switched_memslot(struct kvm *kvm,
-				     struct kvm_memory_slot *slot);
+void kvm_arch_flush_switched_memslots(struct kvm *kvm,
+				      struct kvm_memory_slot **slots,
+				      unsigned int nr);
 void kvm_arch_guest_memory_reclaimed(struct kvm *kvm);
 
 int kvm_vcpus_hold(struct kvm *kvm);
@@ -143,6 +165,7 @@ void trace_kvm_memslot_update(enum kvm_mr_change change,
 			      u64 generation, int result);
 void trace_kvm_memslots_set(u16 as_id, unsigned int nr, unsigned int deleted,
 			    unsigned int changed, unsigned int created,
-			    s64 held_ns, u64 generation, int result);
+			    s64 waited_ns, s64 held_ns, u64 generation,
+			    int result);
 
 #endif /* __KVM_HOST_H */
