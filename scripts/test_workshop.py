@@ -518,8 +518,8 @@ def disk_full(box):
 @case
 def helps(box):
     """--help of every program, and make help"""
-    for path in sorted((box.top / "scripts").iterdir()):
-        if os.access(path, os.X_OK) and path.name not in ("init", "workshop.py"):
+    for path in sorted((box.top / "scripts").rglob("*")):
+        if path.is_file() and os.access(path, os.X_OK) and path.name not in ("init", "workshop.py"):
             done = subprocess.run([path, "--help"], env=box.env, capture_output=True, text=True, check=False)
             assert done.returncode == 0 and "usage" in done.stdout, path.name
     assert "make run" in box.make("help").stdout and box.make().stdout == box.make("help").stdout

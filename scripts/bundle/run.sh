@@ -82,6 +82,7 @@ figures() {
 	done | sed -n 's/^{.*"test": *"\([^"]*\)".*"mean_us": *\([0-9.]*\).*/figure\t\1\t\2/p'
 }
 
+[ "${1-}" != --help ] || set -- -h
 tests=$here/tests only_table='' out=''
 while getopts ahto: option; do
 	case $option in
