@@ -39,7 +39,7 @@ ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test",
 DEBUG_TESTS = {
     "amd": ["set_memory_region_test", *OWN_TESTS, *X86_TESTS, *FATAL, "memslot_failslab_test"],
     # Without what takes long there, and sees no more than on AMD.
-    "intel": [*(test for test in OWN_TESTS if test != "memory_regions_test"), *X86_TESTS, *FATAL, "memslot_nested_test",
+    "intel": ["memslot_abi_test", "memslots_debugfs_test", "memory_regions_hold_test", *X86_TESTS, "memslot_nested_test",
               "vmx_dirty_log_test", "vmx_apic_access_test", "vmx_close_while_nested_test", "vmx_set_nested_state_test"]}
 # On Intel: all in EPT, but for what takes two minutes there and is seen in each of AMD's modes. In the other modes what is
 # about memslots, memory regions, VMX and dirty logging, but for what takes long and knows no mode.
