@@ -15,13 +15,11 @@ ROUNDS=0: only to its user space.
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer line in the kernel's log.
 """
 
-import contextlib
 import os
 import re
 import shlex
 import signal
 import stat
-import subprocess
 import time
 from pathlib import Path
 
@@ -319,7 +317,7 @@ def command(what=""):
     base = Base()
     arch = arch_of()
     mode = mode_of()
-    machine = mode.machine() if arch.name == "x86_64" else f"qemu-{arch.name}"
+    machine = mode.machine(arch.name)
     wanted = VARS["TESTS"].split()
     slower = 5 if VARS["CONFIG"] == "debug" else 1
     stage.plan(5 if what == "boot" else 4)

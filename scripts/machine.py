@@ -141,8 +141,10 @@ class Mode:
         self.cpu, self.name, self.parameter, self.machines = cpu, name, parameter, machines
         self.title = name if cpu == "amd" else f"{cpu} {name}"
 
-    def machine(self):
-        """The name of the machine, by EMULATOR where that is given."""
+    def machine(self, arch="x86_64"):
+        """The name of the machine, by EMULATOR where that is given; other architectures have one, and no modes."""
+        if arch != "x86_64":
+            return f"qemu-{arch}"
         if not VARS["EMULATOR"]:
             return self.machines[0]
         known = {machine.partition("-")[0]: machine for machine in self.machines}

@@ -36,7 +36,7 @@ def command():
     base = Base()
     arch = arch_of()
     mode = mode_of()
-    machine = mode.machine() if arch.name == "x86_64" else f"qemu-{arch.name}"
+    machine = mode.machine(arch.name)
     stage.plan(8 if arch.name == "x86_64" else 7)
     commits = materialise(base)
     kernels = [pick(base, commits, arch=arch, series=series) for series in ("0", str(len(commits) - 1))]
