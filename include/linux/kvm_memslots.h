@@ -90,17 +90,17 @@ struct kvm_memslot_ids {
 /**
  * struct kvm_memslots - a set of slots of an address space
  * @generation: of the address space's map, see KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS
- * @last_used: slot that the last look-up by gfn found, or NULL
+ * @last_used_slot: slot that the last look-up by gfn found, or NULL
  * @gfn_tree: all slots, by @base_gfn
- * @idx: which of a slot's nodes are this set's
+ * @node_idx: which of a slot's nodes are this set's
  * @hva_tree: all slots, as intervals of host virtual addresses in bytes
  * @ids: all slots, by id
  */
 struct kvm_memslots {
 	u64 generation;
-	struct kvm_memory_slot *last_used;
+	struct kvm_memory_slot *last_used_slot;
 	struct rb_root gfn_tree;
-	unsigned int idx;
+	unsigned int node_idx;
 	struct rb_root_cached hva_tree;
 	struct kvm_memslot_ids *ids;
 };
@@ -152,8 +152,8 @@ static inline bool kvm_memslots_empty(const struct kvm_memslots *slots)
 static inline struct kvm_memory_slot *
 search_memslots(struct kvm_memslots *slots, gfn_t gfn)
 {
-	struct kvm_memory_slot *slot = READ_ONCE(slots->last_used);
-	unsigned int idx = slots->idx;
+	struct kvm_memory_slot *slot = READ_ONCE(slots->last_used_slot);
+	unsigned int idx = slots->node_idx;
 	struct rb_node *node;
 
 	if (likely(slot && kvm_memslot_has_gfn(slot, gfn)))
@@ -163,7 +163,7 @@ search_memslots(struct kvm_memslots *slots, gfn_t gfn)
 	while (node) {
 		slot = kvm_memslot_of_gfn_node(node, idx);
 		if (kvm_memslot_has_gfn(slot, gfn)) {
-			WRITE_ONCE(slots->last_used, slot);
+			WRITE_ONCE(slots->last_used_slot, slot);
 			return slot;
 		}
 		node = gfn < slot->base_gfn ? node->rb_left : node->rb_right;
@@ -186,9 +186,9 @@ gfn_t kvm_memslots_end_gfn(struct kvm_memslots *slots);
 static inline struct kvm_memory_slot *
 kvm_memslot_next(struct kvm_memslots *slots, struct kvm_memory_slot *slot)
 {
-	struct rb_node *node = rb_next(&slot->gfn_node[slots->idx]);
+	struct rb_node *node = rb_next(&slot->gfn_node[slots->node_idx]);
 
-	return node ? kvm_memslot_of_gfn_node(node, slots->idx) : NULL;
+	return node ? kvm_memslot_of_gfn_node(node, slots->node_idx) : NULL;
 }
 
 static inline struct kvm_memory_slot *
@@ -231,7 +231,7 @@ kvm_memslot_first_in_hva_range(struct kvm_memslots *slots, unsigned long start,
 		return NULL;
 
 	node = interval_tree_iter_first(&slots->hva_tree, start, end - 1);
-	return node ? kvm_memslot_of_hva_node(node, slots->idx) : NULL;
+	return node ? kvm_memslot_of_hva_node(node, slots->node_idx) : NULL;
 }
 
 static inline struct kvm_memory_slot *
@@ -241,9 +241,9 @@ kvm_memslot_next_in_hva_range(struct kvm_memslots *slots,
 {
 	struct interval_tree_node *node;
 
-	node = interval_tree_iter_next(&slot->hva_node[slots->idx], start,
+	node = interval_tree_iter_next(&slot->hva_node[slots->node_idx], start,
 				       end - 1);
-	return node ? kvm_memslot_of_hva_node(node, slots->idx) : NULL;
+	return node ? kvm_memslot_of_hva_node(node, slots->node_idx) : NULL;
 }
 
 /*

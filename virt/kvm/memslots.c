@@ -3,7 +3,7 @@
  * The container of KVM's memslots, see <linux/kvm_memslots.h>.
  *
  * Nothing in this file sleeps, allocates, calls an architecture or waits for
- * readers.  It compiles in user space, where tools/testing/memslots tests it.
+ * readers.  It compiles in user space.
  */
 #include <linux/export.h>
 #include <linux/hash.h>
@@ -32,7 +32,7 @@ void kvm_memslot_space_init(struct kvm_memslot_space *space, u64 generation)
 			.generation = generation,
 			.gfn_tree = RB_ROOT,
 			.hva_tree = RB_ROOT_CACHED,
-			.idx = i,
+			.node_idx = i,
 			.ids = &space->ids,
 		};
 }
@@ -54,7 +54,7 @@ struct kvm_memory_slot *kvm_memslot_at_or_above(struct kvm_memslots *slots,
 	while (node) {
 		struct kvm_memory_slot *slot;
 
-		slot = kvm_memslot_of_gfn_node(node, slots->idx);
+		slot = kvm_memslot_of_gfn_node(node, slots->node_idx);
 		if (kvm_memslot_has_gfn(slot, gfn))
 			return slot;
 
@@ -84,13 +84,13 @@ gfn_t kvm_memslots_end_gfn(struct kvm_memslots *slots)
 	if (!node)
 		return 0;
 
-	slot = kvm_memslot_of_gfn_node(node, slots->idx);
+	slot = kvm_memslot_of_gfn_node(node, slots->node_idx);
 	return slot->base_gfn + slot->npages;
 }
 EXPORT_SYMBOL_GPL(kvm_memslots_end_gfn);
 
 /**
- * kvm_memslots_overlap - does a range of guest memory have a slot already?
+ * kvm_check_memslot_overlap - does a range of guest memory have a slot already?
  * @slots: the set to search
  * @except: a slot that does not count, or NULL
  * @base_gfn: first gfn of the range
@@ -99,9 +99,9 @@ EXPORT_SYMBOL_GPL(kvm_memslots_end_gfn);
  * Context: kvm->srcu or kvm->slots_lock held.
  * Return: true if a slot other than @except has a gfn in the range.
  */
-bool kvm_memslots_overlap(struct kvm_memslots *slots,
-			  const struct kvm_memory_slot *except,
-			  gfn_t base_gfn, unsigned long npages)
+bool kvm_check_memslot_overlap(struct kvm_memslots *slots,
+			       const struct kvm_memory_slot *except,
+			       gfn_t base_gfn, unsigned long npages)
 {
 	struct kvm_memory_slot *slot;
 
@@ -125,7 +125,7 @@ kvm_memslots_find_place(struct kvm_memslots *slots,
 {
 	struct rb_node **link = &slots->gfn_tree.rb_node;
 	struct kvm_memory_slot *below = place->below, *above = place->above;
-	unsigned int idx = slots->idx;
+	unsigned int idx = slots->node_idx;
 
 	if (below && below->base_gfn < new->base_gfn &&
 	    (!above || new->base_gfn < above->base_gfn)) {
@@ -171,7 +171,7 @@ static bool kvm_memslots_room(const struct kvm_memslots_place *place,
 static void kvm_memslots_insert_gfn(struct kvm_memslots *slots,
 				    struct kvm_memory_slot *new)
 {
-	struct rb_node *node = &new->gfn_node[slots->idx], *parent, **link;
+	struct rb_node *node = &new->gfn_node[slots->node_idx], *parent, **link;
 	struct kvm_memslots_place place = {};
 
 	link = kvm_memslots_find_place(slots, new, &place, &parent);
@@ -184,7 +184,7 @@ static void kvm_memslots_replace_gfn(struct kvm_memslots *slots,
 				     struct kvm_memory_slot *old,
 				     struct kvm_memory_slot *new)
 {
-	unsigned int idx = slots->idx;
+	unsigned int idx = slots->node_idx;
 
 	/* What starts at the same gfn has the same place in the tree. */
 	if (old && new && old->base_gfn == new->base_gfn) {
@@ -203,7 +203,7 @@ static void kvm_memslots_replace_hva(struct kvm_memslots *slots,
 				     struct kvm_memory_slot *old,
 				     struct kvm_memory_slot *new)
 {
-	unsigned int idx = slots->idx;
+	unsigned int idx = slots->node_idx;
 	struct interval_tree_node *node;
 
 	if (new) {
@@ -262,7 +262,7 @@ bool kvm_memslots_insert(struct kvm_memslots *slots,
 			 struct kvm_memory_slot *new,
 			 struct kvm_memslots_place *place)
 {
-	struct rb_node *node = &new->gfn_node[slots->idx], *parent, **link;
+	struct rb_node *node = &new->gfn_node[slots->node_idx], *parent, **link;
 
 	link = kvm_memslots_find_place(slots, new, place, &parent);
 	if (!kvm_memslots_room(place, new))
@@ -303,16 +303,17 @@ static void kvm_rb_copy(struct rb_node *node, long bytes)
  */
 void kvm_memslots_copy(struct kvm_memslots *slots, struct kvm_memslots *from)
 {
-	long step = (long)slots->idx - (long)from->idx;
+	long step = (long)slots->node_idx - (long)from->node_idx;
 	long gfn_bytes = step * (long)sizeof(struct rb_node);
 	long hva_bytes = step * (long)sizeof(struct interval_tree_node);
 	struct kvm_memory_slot *slot;
 
 	kvm_for_each_memslot(slot, from) {
-		struct interval_tree_node *hva = &slot->hva_node[from->idx];
-		struct interval_tree_node *copy = &slot->hva_node[slots->idx];
+		struct interval_tree_node *hva = &slot->hva_node[from->node_idx];
+		struct interval_tree_node *copy;
 
-		kvm_rb_copy(&slot->gfn_node[from->idx], gfn_bytes);
+		copy = &slot->hva_node[slots->node_idx];
+		kvm_rb_copy(&slot->gfn_node[from->node_idx], gfn_bytes);
 		kvm_rb_copy(&hva->rb, hva_bytes);
 		copy->start = hva->start;
 		copy->last = hva->last;

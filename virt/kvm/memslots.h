@@ -24,9 +24,9 @@ bool kvm_memslots_insert(struct kvm_memslots *slots,
 			 struct kvm_memory_slot *new,
 			 struct kvm_memslots_place *place);
 void kvm_memslots_copy(struct kvm_memslots *slots, struct kvm_memslots *from);
-bool kvm_memslots_overlap(struct kvm_memslots *slots,
-			  const struct kvm_memory_slot *except,
-			  gfn_t base_gfn, unsigned long npages);
+bool kvm_check_memslot_overlap(struct kvm_memslots *slots,
+			       const struct kvm_memory_slot *except,
+			       gfn_t base_gfn, unsigned long npages);
 unsigned int kvm_memslot_ids_bits(const struct kvm_memslot_ids *ids,
 				  unsigned int nr);
 struct hlist_head *kvm_memslot_ids_rehash(struct kvm_memslot_ids *ids,
@@ -40,20 +40,20 @@ void kvm_memslot_ids_replace(struct kvm_memslot_ids *ids,
 int kvm_check_memory_region(const struct kvm_userspace_memory_region *mem);
 
 /* memslots_update.c: a change of one slot */
-int kvm_memslot_update(struct kvm *kvm, struct kvm_memory_slot *old,
-		       struct kvm_memory_slot *new, enum kvm_mr_change change);
-struct kvm_memslots *kvm_memslots_inactive(struct kvm *kvm, int as_id);
-void kvm_memslots_switch(struct kvm *kvm, int as_id);
+int kvm_set_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
+		    struct kvm_memory_slot *new, enum kvm_mr_change change);
+struct kvm_memslots *kvm_get_inactive_memslots(struct kvm *kvm, int as_id);
+void kvm_swap_active_memslots(struct kvm *kvm, int as_id);
 int kvm_memslot_ids_fit(struct kvm_memslot_ids *ids, unsigned int nr);
 int kvm_memslot_init_bitmap(struct kvm *kvm, const struct kvm_memory_slot *old,
 			    struct kvm_memory_slot *new);
 void kvm_memslot_free_bitmap(struct kvm_memory_slot *slot,
 			     const struct kvm_memory_slot *other);
-void kvm_memslot_free(struct kvm *kvm, struct kvm_memory_slot *slot);
+void kvm_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot);
 void kvm_memslots_init(struct kvm *kvm);
 void kvm_memslots_free(struct kvm *kvm);
 
-/* memslots_diff.c: the difference between two maps */
+/* memory_regions_diff.c: the difference between two maps */
 
 /* Thousands of slots take a while: let others run, now and then. */
 #define kvm_memslots_cond_resched(i)					\
@@ -108,10 +108,10 @@ void kvm_memslot_start_log(struct kvm_memslots *slots,
 void kvm_memslot_carry_log(struct kvm_memslots *slots,
 			   struct kvm_memory_slot *new);
 
-/* memslots_switch.c: a change of the whole map */
-int kvm_memslots_set(struct kvm *kvm, u16 as_id,
-		     struct kvm_userspace_memory_region *regions,
-		     unsigned int nr);
+/* memory_regions.c: a change of the whole map */
+int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
+			   struct kvm_userspace_memory_region *regions,
+			   unsigned int nr);
 
 /* memslots_debugfs.c */
 void kvm_memslots_create_debugfs(struct kvm *kvm);

@@ -24,20 +24,31 @@
 #include "memslots.h"
 
 /**
- * kvm_memslots_inactive - the set that readers do not see
+ * kvm_get_inactive_memslots - the set that readers do not see
  * @kvm: the VM
  * @as_id: the address space
  *
  * Context: kvm->slots_lock held.
  * Return: the set.
  */
-struct kvm_memslots *kvm_memslots_inactive(struct kvm *kvm, int as_id)
+struct kvm_memslots *kvm_get_inactive_memslots(struct kvm *kvm, int as_id)
 {
-	return &kvm->memslot_space[as_id].sets[!__kvm_memslots(kvm, as_id)->idx];
+	struct kvm_memslots *active = __kvm_memslots(kvm, as_id);
+
+	return &kvm->memslot_space[as_id].sets[!active->node_idx];
+}
+
+/* Change the inactive set. */
+static void kvm_replace_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
+				struct kvm_memory_slot *new)
+{
+	int as_id = new ? new->as_id : old->as_id;
+
+	kvm_memslots_replace(kvm_get_inactive_memslots(kvm, as_id), old, new);
 }
 
 /**
- * kvm_memslots_switch - make the inactive set the active one
+ * kvm_swap_active_memslots - make the inactive set the active one
  * @kvm: the VM
  * @as_id: the address space
  *
@@ -46,9 +57,9 @@ struct kvm_memslots *kvm_memslots_inactive(struct kvm *kvm, int as_id)
  *
  * Context: kvm->slots_lock held; waits for readers of kvm->srcu.
  */
-void kvm_memslots_switch(struct kvm *kvm, int as_id)
+void kvm_swap_active_memslots(struct kvm *kvm, int as_id)
 {
-	struct kvm_memslots *next = kvm_memslots_inactive(kvm, as_id);
+	struct kvm_memslots *next = kvm_get_inactive_memslots(kvm, as_id);
 	u64 gen = __kvm_memslots(kvm, as_id)->generation;
 
 	/*
@@ -63,7 +74,7 @@ void kvm_memslots_switch(struct kvm *kvm, int as_id)
 	 * The slot may be gone.  A plain write does: the readers who set it are
 	 * gone as well, and no new ones come before the set is published.
 	 */
-	next->last_used = NULL;
+	next->last_used_slot = NULL;
 
 	rcu_assign_pointer(kvm->memslots[as_id], next);
 	synchronize_srcu_expedited(&kvm->srcu);
@@ -75,7 +86,7 @@ void kvm_memslots_switch(struct kvm *kvm, int as_id)
 	gen += KVM_ADDRESS_SPACE_NUM;
 	kvm_arch_memslots_updated(kvm, gen);
 	WRITE_ONCE(next->generation, gen);
-	trace_kvm_memslots_switch(as_id, next->idx, gen);
+	trace_kvm_swap_active_memslots(as_id, next->node_idx, gen);
 }
 
 /**
@@ -175,7 +186,7 @@ void kvm_memslot_free_bitmap(struct kvm_memory_slot *slot,
  * The inactive set keeps @old.  @invalid shares bitmap and arch data with @old,
  * for MMU notifiers and reverse mappings still need to find them.
  */
-static void kvm_memslot_invalidate(struct kvm *kvm, struct kvm_memory_slot *old,
+static void kvm_invalidate_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
 				   struct kvm_memory_slot *invalid)
 {
 	invalid->base_gfn = old->base_gfn;
@@ -187,9 +198,8 @@ static void kvm_memslot_invalidate(struct kvm *kvm, struct kvm_memory_slot *old,
 	invalid->as_id = old->as_id;
 	invalid->arch = old->arch;
 
-	kvm_memslots_replace(kvm_memslots_inactive(kvm, old->as_id), old,
-			     invalid);
-	kvm_memslots_switch(kvm, old->as_id);
+	kvm_replace_memslot(kvm, old, invalid);
+	kvm_swap_active_memslots(kvm, old->as_id);
 
 	/*
 	 * From here on, nobody maps a page of the slot, or takes one of its
@@ -200,21 +210,20 @@ static void kvm_memslot_invalidate(struct kvm *kvm, struct kvm_memory_slot *old,
 	kvm_arch_guest_memory_reclaimed(kvm);
 }
 
-/* Undo kvm_memslot_invalidate(), but for the mappings: they come by faults. */
+/* Undo kvm_invalidate_memslot(), but for the mappings: they come by faults. */
 static void kvm_memslot_revalidate(struct kvm *kvm, struct kvm_memory_slot *old,
 				   struct kvm_memory_slot *invalid)
 {
-	kvm_memslots_switch(kvm, old->as_id);
-	kvm_memslots_replace(kvm_memslots_inactive(kvm, old->as_id), invalid,
-			     old);
+	kvm_swap_active_memslots(kvm, old->as_id);
+	kvm_replace_memslot(kvm, invalid, old);
 }
 
 /**
- * kvm_memslot_free - free a slot and all that belongs to it
+ * kvm_free_memslot - free a slot and all that belongs to it
  * @kvm: the VM
  * @slot: a slot that is in no set
  */
-void kvm_memslot_free(struct kvm *kvm, struct kvm_memory_slot *slot)
+void kvm_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
 {
 	kvm_memslot_free_bitmap(slot, NULL);
 	kvm_arch_free_memslot(kvm, slot);
@@ -222,7 +231,7 @@ void kvm_memslot_free(struct kvm *kvm, struct kvm_memory_slot *slot)
 }
 
 /**
- * kvm_memslot_update - create, delete, move or reflag a memslot
+ * kvm_set_memslot - create, delete, move or reflag a memslot
  * @kvm: the VM
  * @old: the slot as it is, NULL for KVM_MR_CREATE
  * @new: the slot as it is to be, NULL for KVM_MR_DELETE; checked, allocated
@@ -236,8 +245,8 @@ void kvm_memslot_free(struct kvm *kvm, struct kvm_memory_slot *slot)
  * Context: kvm->slots_lock held; sleeps, and waits for readers of kvm->srcu.
  * Return: 0, -ENOMEM, or what kvm_arch_prepare_memory_region() says.
  */
-int kvm_memslot_update(struct kvm *kvm, struct kvm_memory_slot *old,
-		       struct kvm_memory_slot *new, enum kvm_mr_change change)
+int kvm_set_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
+		    struct kvm_memory_slot *new, enum kvm_mr_change change)
 {
 	int as_id = new ? new->as_id : old->as_id;
 	struct kvm_memslot_ids *ids = &kvm->memslot_space[as_id].ids;
@@ -264,7 +273,7 @@ int kvm_memslot_update(struct kvm *kvm, struct kvm_memory_slot *old,
 			r = -ENOMEM;
 			goto out_bitmap;
 		}
-		kvm_memslot_invalidate(kvm, old, invalid);
+		kvm_invalidate_memslot(kvm, old, invalid);
 	}
 
 	r = kvm_arch_prepare_memory_region(kvm, old, new, change);
@@ -272,10 +281,9 @@ int kvm_memslot_update(struct kvm *kvm, struct kvm_memory_slot *old,
 		goto out_revalidate;
 
 	/* Both sets hold @old, or the active one @invalid in its place. */
-	kvm_memslots_replace(kvm_memslots_inactive(kvm, as_id), old, new);
-	kvm_memslots_switch(kvm, as_id);
-	kvm_memslots_replace(kvm_memslots_inactive(kvm, as_id), invalid ?: old,
-			     new);
+	kvm_replace_memslot(kvm, old, new);
+	kvm_swap_active_memslots(kvm, as_id);
+	kvm_replace_memslot(kvm, invalid ?: old, new);
 	kvm_memslot_ids_replace(ids, old, new);
 
 	if (change == KVM_MR_CREATE)
@@ -289,7 +297,7 @@ int kvm_memslot_update(struct kvm *kvm, struct kvm_memory_slot *old,
 
 	kfree(invalid);
 	if (change == KVM_MR_DELETE) {
-		kvm_memslot_free(kvm, old);
+		kvm_free_memslot(kvm, old);
 		kvm_memslot_ids_fit(ids, ids->nr);
 	} else {
 		/* The architecture has passed on, or freed, old->arch. */
@@ -343,8 +351,8 @@ void kvm_memslots_free(struct kvm *kvm)
 
 		rbtree_postorder_for_each_entry_safe(slot, next,
 						     &slots->gfn_tree,
-						     gfn_node[slots->idx])
-			kvm_memslot_free(kvm, slot);
+						     gfn_node[slots->node_idx])
+			kvm_free_memslot(kvm, slot);
 		kvfree(kvm->memslot_space[i].ids.buckets);
 	}
 }

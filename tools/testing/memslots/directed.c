@@ -69,7 +69,7 @@ static void test_empty(struct vm *vm)
 	check(!find(vm, 0));
 	check(!id_to_memslot(slots, 0));
 	check(!kvm_memslot_at_or_above(slots, 0));
-	check(!kvm_memslots_overlap(slots, NULL, 0, ULONG_MAX));
+	check(!kvm_check_memslot_overlap(slots, NULL, 0, ULONG_MAX));
 	check(delete(vm, 0) == -EINVAL);
 	check(!shim_memory.calls);
 }
@@ -618,7 +618,7 @@ static void test_last_used(struct vm *vm)
 			delete(vm, 5);
 		}
 		find(vm, 0x100);
-		check(__kvm_memslots(&vm->kvm, 0)->last_used->id == 1);
+		check(__kvm_memslots(&vm->kvm, 0)->last_used_slot->id == 1);
 		if (kind == 0)
 			set_flags(vm, 0, 1, 0x100, 0x10, HVA, DIRTY);
 		else if (kind == 1)
@@ -638,9 +638,9 @@ static void test_last_used(struct vm *vm)
 static void test_last_used_stale(struct vm *vm)
 {
 	struct kvm_memory_slot gone = { .base_gfn = 0, .npages = -1UL };
-	struct kvm_memslots *next = kvm_memslots_inactive(&vm->kvm, 0);
+	struct kvm_memslots *next = kvm_get_inactive_memslots(&vm->kvm, 0);
 
-	next->last_used = &gone;
+	next->last_used_slot = &gone;
 	check(!set_flags(vm, 0, 1, 0x100, 0x10, HVA, DIRTY));
 	check(next == __kvm_memslots(&vm->kvm, 0));
 	check(find(vm, 0x100) != &gone);
@@ -779,7 +779,7 @@ static void test_log_sizes(struct vm *vm)
 static void test_warning(struct vm *vm)
 {
 	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
-	struct kvm_memslots *other = &vm->kvm.memslot_space[0].sets[!slots->idx];
+	struct kvm_memslots *other = kvm_get_inactive_memslots(&vm->kvm, 0);
 	struct kvm_memory_slot *slot = find(vm, 0x100);
 	struct kvm_memory_slot overlapping = *slot;
 
@@ -842,9 +842,9 @@ static void test_container(struct vm *vm)
 	check(!space.ids.buckets && !space.ids.bits && !space.ids.nr);
 	for (i = 0; i < 2; i++) {
 		check(space.sets[i].generation == 7);
-		check(space.sets[i].idx == i);
+		check(space.sets[i].node_idx == i);
 		check(kvm_memslots_empty(&space.sets[i]));
-		check(!space.sets[i].last_used);
+		check(!space.sets[i].last_used_slot);
 	}
 
 	/* Replace slots by ones elsewhere in the guest, the host, or both. */

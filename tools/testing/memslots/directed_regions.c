@@ -869,7 +869,7 @@ static void test_all_at_once(struct vm *vm)
 static void test_endian(struct vm *vm)
 {
 	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
-	struct kvm_memslots *other = &vm->kvm.memslot_space[0].sets[!slots->idx];
+	struct kvm_memslots *other = kvm_get_inactive_memslots(&vm->kvm, 0);
 	unsigned long old_log[192 / BITS_PER_LONG], new_log[192 / BITS_PER_LONG];
 	struct kvm_memory_slot old = {
 		.base_gfn = 0x10003,
@@ -972,7 +972,7 @@ static void check_carried(struct kvm_memslots *set, long shift,
 static void test_carry(struct vm *vm)
 {
 	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
-	struct kvm_memslots *other = &vm->kvm.memslot_space[0].sets[!slots->idx];
+	struct kvm_memslots *other = kvm_get_inactive_memslots(&vm->kvm, 0);
 	u64 random = vm->random;
 	unsigned long npages;
 	long shift;
@@ -1016,7 +1016,7 @@ static void *carry_race_thread(void *arg)
 static void test_carry_race(struct vm *vm)
 {
 	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
-	struct kvm_memslots *other = &vm->kvm.memslot_space[0].sets[!slots->idx];
+	struct kvm_memslots *other = kvm_get_inactive_memslots(&vm->kvm, 0);
 	static unsigned long old_log[RACE_PAGES / BITS_PER_LONG];
 	static unsigned long new_log[RACE_PAGES / BITS_PER_LONG];
 	struct kvm_memory_slot old = {
@@ -1062,7 +1062,7 @@ static void test_carry_race(struct vm *vm)
 static void check_diff(struct vm *vm)
 {
 	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
-	struct kvm_memslots *other = &vm->kvm.memslot_space[0].sets[!slots->idx];
+	struct kvm_memslots *other = kvm_get_inactive_memslots(&vm->kvm, 0);
 	const struct kvm_userspace_memory_regions all = {
 		.nr_regions = now.nr,
 		.region_size = sizeof(now.list[0]),

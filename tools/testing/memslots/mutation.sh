@@ -7,7 +7,7 @@
 
 dir=$O/mutation
 files="include/linux/kvm_memslots.h virt/kvm/memslots.h virt/kvm/memslots.c
-	virt/kvm/memslots_diff.c virt/kvm/memslots_switch.c
+	virt/kvm/memory_regions_diff.c virt/kvm/memory_regions.c
 	virt/kvm/memslots_update.c virt/kvm/vcpu_gate.c virt/kvm/kvm_main.c
 	include/linux/kvm_host.h arch/powerpc/kvm/book3s_hv_uvmem.c"
 

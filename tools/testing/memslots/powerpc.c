@@ -28,7 +28,7 @@ static void see(struct kvm *kvm, struct kvm_memory_slot *slot)
 	check(nr_seen < ARRAY_SIZE(seen));
 	seen[nr_seen++] = slot;
 	if (slot == publish_at)
-		kvm->memslots[0] = kvm_memslots_inactive(kvm, 0);
+		kvm->memslots[0] = kvm_get_inactive_memslots(kvm, 0);
 }
 
 static int __kvmppc_uvmem_memslot_create(struct kvm *kvm,
@@ -64,7 +64,7 @@ static struct kvm_memslots *start(struct vm *vm, gfn_t gfn)
 	vm->kvm.arch.svm_enabled = true;
 	nr_seen = 0;
 	publish_at = __gfn_to_memslot(slots, gfn);
-	kvm_memslots_replace(kvm_memslots_inactive(&vm->kvm, 0), publish_at,
+	kvm_memslots_replace(kvm_get_inactive_memslots(&vm->kvm, 0), publish_at,
 			     NULL);
 	return slots;
 }
@@ -73,7 +73,7 @@ static void end(struct vm *vm, struct kvm_memslots *slots)
 {
 	check(vm->kvm.memslots[0] != slots);
 	vm->kvm.memslots[0] = slots;
-	kvm_memslots_replace(kvm_memslots_inactive(&vm->kvm, 0), NULL,
+	kvm_memslots_replace(kvm_get_inactive_memslots(&vm->kvm, 0), NULL,
 			     publish_at);
 }
 

@@ -84,7 +84,7 @@ void validate_set(struct vm *vm, int as_id, struct kvm_memslots *slots,
 		  struct map *map)
 {
 	struct kvm_memslot_space *space = &vm->kvm.memslot_space[as_id];
-	struct kvm_memory_slot *last_used = READ_ONCE(slots->last_used);
+	struct kvm_memory_slot *last_used = READ_ONCE(slots->last_used_slot);
 	bool last_used_found = !last_used;
 	unsigned int idx = slots - space->sets;
 	struct kvm_memory_slot *slot;
@@ -92,7 +92,7 @@ void validate_set(struct vm *vm, int as_id, struct kvm_memslots *slots,
 	struct rb_node *node;
 	gfn_t end = 0;
 
-	check(slots->idx == idx);
+	check(slots->node_idx == idx);
 	check(slots->ids == &space->ids);
 	validate_rb(slots->gfn_tree.rb_node, NULL, &nr);
 	check(nr == map->nr);
@@ -162,7 +162,7 @@ void validate(struct vm *vm)
 	for (as_id = 0; as_id < KVM_ADDRESS_SPACE_NUM; as_id++) {
 		struct kvm_memslot_space *space = &vm->kvm.memslot_space[as_id];
 		struct kvm_memslots *slots = vm->kvm.memslots[as_id];
-		struct kvm_memslots *other = &space->sets[!slots->idx];
+		struct kvm_memslots *other = &space->sets[!slots->node_idx];
 		struct map *map = &vm->map[as_id];
 		struct rb_node *a, *b;
 		unsigned int i;
@@ -173,8 +173,8 @@ void validate(struct vm *vm)
 		a = rb_first(&slots->gfn_tree);
 		b = rb_first(&other->gfn_tree);
 		while (a) {
-			check(kvm_memslot_of_gfn_node(a, slots->idx) ==
-			      kvm_memslot_of_gfn_node(b, other->idx));
+			check(kvm_memslot_of_gfn_node(a, slots->node_idx) ==
+			      kvm_memslot_of_gfn_node(b, other->node_idx));
 			a = rb_next(a);
 			b = rb_next(b);
 		}
@@ -264,9 +264,9 @@ static void validate_gfn_range(struct vm *vm, int as_id, gfn_t start, gfn_t end)
 	}
 	check(i == map->nr || map->slots[i].base_gfn >= end);
 
-	check(kvm_memslots_overlap(slots, NULL, start, end - start) ==
+	check(kvm_check_memslot_overlap(slots, NULL, start, end - start) ==
 	      (nr > 0));
-	check(kvm_memslots_overlap(slots, first, start, end - start) ==
+	check(kvm_check_memslot_overlap(slots, first, start, end - start) ==
 	      (nr > 1));
 }
 

@@ -37,7 +37,7 @@ static void hold(struct vm *vm, int as_id)
 	for (node = rb_first(&slots->gfn_tree); node; node = rb_next(node)) {
 		struct kvm_memory_slot *slot;
 
-		slot = kvm_memslot_of_gfn_node(node, slots->idx);
+		slot = kvm_memslot_of_gfn_node(node, slots->node_idx);
 		held->p[held->nr++] = slot;
 		held->p[held->nr++] = slot->arch.base;
 		held->p[held->nr++] = slot->dirty_bitmap;
@@ -73,7 +73,7 @@ static void on_publish(struct srcu_struct *srcu, const void *p)
 		return;
 
 	vm_note(vm, 'A');
-	next = &vm->kvm.memslot_space[req->as_id].sets[!slots->idx];
+	next = &vm->kvm.memslot_space[req->as_id].sets[!slots->node_idx];
 	check(p == next);
 	check(req->published == req->synchronized);
 	check(req->vcpus_held == (req->all && vm->nr_deleted));
@@ -150,7 +150,7 @@ static void on_sync(struct srcu_struct *srcu)
 
 	now = model_stage(vm, req->published);
 	then = model_stage(vm, req->published - 1);
-	other = &vm->kvm.memslot_space[req->as_id].sets[!slots->idx];
+	other = &vm->kvm.memslot_space[req->as_id].sets[!slots->node_idx];
 	validate_set(vm, req->as_id, slots, now);
 	validate_set(vm, req->as_id, other, then);
 	check(slots->generation & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS);
@@ -348,7 +348,7 @@ static void check_commit(struct vm *vm, const struct kvm_memory_slot *old,
 	}
 
 	/* It is done, in every set. */
-	other = &kvm->memslot_space[req->as_id].sets[!slots->idx];
+	other = &kvm->memslot_space[req->as_id].sets[!slots->node_idx];
 	check(!(slots->generation & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS));
 	validate_set(vm, req->as_id, slots, &vm->after);
 	validate_set(vm, req->as_id, other, &vm->after);
@@ -400,7 +400,7 @@ void kvm_arch_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
 /*
  * Tracepoints.
  */
-void trace_kvm_memslots_switch(u16 as_id, unsigned int set, u64 generation)
+void trace_kvm_swap_active_memslots(u16 as_id, unsigned int set, u64 generation)
 {
 	struct kvm *kvm = &current_vm->kvm;
 

@@ -57,7 +57,7 @@ void kvm_vcpus_release(struct kvm *kvm)
 	if (vm->unchecked)
 		return;
 
-	other = &kvm->memslot_space[req->as_id].sets[!active(vm)->idx];
+	other = &kvm->memslot_space[req->as_id].sets[!active(vm)->node_idx];
 	vm_note(vm, 'L');
 	check(req->vcpus_held);
 	check(req->synchronized == 1);
@@ -215,7 +215,7 @@ void regions_commit(struct vm *vm, const struct kvm_memory_slot *old,
 	if (!first)
 		return;
 
-	other = &vm->kvm.memslot_space[req->as_id].sets[!slots->idx];
+	other = &vm->kvm.memslot_space[req->as_id].sets[!slots->node_idx];
 	validate_set(vm, req->as_id, slots, &vm->after);
 	validate_set(vm, req->as_id, other, &vm->after);
 	check(slots->ids->nr == vm->after.nr);
@@ -266,10 +266,11 @@ void regions_trace(struct vm *vm, const struct kvm_memory_slot *old,
 	}
 }
 
-void trace_kvm_memslots_set(u16 as_id, unsigned int nr, unsigned int deleted,
-			    unsigned int changed, unsigned int created,
-			    s64 waited_ns, s64 held_ns, u64 generation,
-			    int result)
+void trace_kvm_set_memory_regions(u16 as_id, unsigned int nr,
+				  unsigned int deleted, unsigned int changed,
+				  unsigned int created,
+				  s64 waited_ns, s64 held_ns, u64 generation,
+				  int result)
 {
 	struct vm *vm = current_vm;
 	struct request *req = &vm->req;

@@ -213,9 +213,9 @@ static double hold_of(const char *name, int nr, int slots)
 {
 	double ns = 0;
 
-	trace_hits("kvm_memslots_set", NULL, NULL);
+	trace_hits("kvm_set_memory_regions", NULL, NULL);
 	set_all(nr);
-	if (trace_hits("kvm_memslots_set", "held for ", &ns) < 0)
+	if (trace_hits("kvm_set_memory_regions", "held for ", &ns) < 0)
 		return 0;
 	figure(name, slots, ns, "ns");
 	return ns;
@@ -359,7 +359,7 @@ static void one_changes(int nr, double *few)
 	fill(nr);
 	set_all(nr);
 
-	trace_hits("kvm_memslots_switch", NULL, NULL);
+	trace_hits("kvm_swap_active_memslots", NULL, NULL);
 	to[0] = regions[nr / 2];
 	to[0].memory_size = PAGE;
 	to[1] = to[0];
@@ -380,17 +380,17 @@ static void one_changes(int nr, double *few)
 	to[0].flags = KVM_MEM_LOG_DIRTY_PAGES;
 	change_one(nr, "flags", to, 1);
 
-	trace_hits("kvm_memslots_switch", NULL, NULL);
+	trace_hits("kvm_swap_active_memslots", NULL, NULL);
 	for (i = 0; i < ROUNDS; i++)
 		none += set_all(nr) / ROUNDS;
 	figure("no change", nr, none, "ns");
-	i = trace_hits("kvm_memslots_switch", NULL, NULL);
+	i = trace_hits("kvm_swap_active_memslots", NULL, NULL);
 	if (i >= 0)
 		result(!i, "grace periods without a change", nr, i, 0);
 
 	regions[nr / 2].userspace_addr += PAGE;
 	set_all(nr);
-	i = trace_hits("kvm_memslots_switch", NULL, NULL);
+	i = trace_hits("kvm_swap_active_memslots", NULL, NULL);
 	if (i >= 0)
 		result(i <= 2, "grace periods of a change", nr, i, 2);
 
@@ -662,13 +662,14 @@ static void with_guest(void)
 		nr = i ? max_slots - FIRST_ID : 10;
 		fill(nr);
 		set_all(nr);
-		trace_hits("kvm_memslots_set", NULL, NULL);
+		trace_hits("kvm_set_memory_regions", NULL, NULL);
 		for (j = 0; j < ROUNDS; j++) {
 			regions[nr / 2].userspace_addr ^= PAGE;
 			set_all(nr);
 			wait_rounds(c, 1);
 		}
-		if (trace_hits("kvm_memslots_set", "held for ", &held[i]) >= 0)
+		if (trace_hits("kvm_set_memory_regions", "held for ",
+			       &held[i]) >= 0)
 			figure("longest hold", nr, held[i], "ns");
 	}
 	if (held[0] && held[1])

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What KVM shows about memslots: the file "memslots" of a VM in debugfs, and
- * the tracepoints kvm_memslot_update and kvm_memslots_switch.
+ * the tracepoints kvm_memslot_update and kvm_swap_active_memslots.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -149,7 +149,7 @@ static void expect_trace(const char *what, int r, const char *line, int updates,
 
 	slurp(DEBUGFS "tracing/trace", 4096);
 	ok = !r && count("kvm_memslot_update:") == updates &&
-	     count("kvm_memslots_switch:") == switches && count(line) == 1;
+	     count("kvm_swap_active_memslots:") == switches && count(line) == 1;
 	ksft_test_result(ok, "trace of %s\n", what);
 	if (!ok)
 		ksft_print_msg("expected %d, %d, '%s' in:\n%s\n", updates,
@@ -160,7 +160,7 @@ static void expect_trace(const char *what, int r, const char *line, int updates,
 static void test_trace(void)
 {
 	if (put("events/kvm/kvm_memslot_update/enable", "1") ||
-	    put("events/kvm/kvm_memslots_switch/enable", "1")) {
+	    put("events/kvm/kvm_swap_active_memslots/enable", "1")) {
 		ksft_test_result_skip("no event tracing\n");
 		return;
 	}

@@ -158,14 +158,16 @@ void kvm_arch_guest_memory_reclaimed(struct kvm *kvm);
 int kvm_vcpus_hold(struct kvm *kvm);
 void kvm_vcpus_release(struct kvm *kvm);
 
-void trace_kvm_memslots_switch(u16 as_id, unsigned int set, u64 generation);
+void trace_kvm_swap_active_memslots(u16 as_id, unsigned int set,
+				    u64 generation);
 void trace_kvm_memslot_update(enum kvm_mr_change change,
 			      const struct kvm_memory_slot *old,
 			      const struct kvm_memory_slot *new,
 			      u64 generation, int result);
-void trace_kvm_memslots_set(u16 as_id, unsigned int nr, unsigned int deleted,
-			    unsigned int changed, unsigned int created,
-			    s64 waited_ns, s64 held_ns, u64 generation,
-			    int result);
+void trace_kvm_set_memory_regions(u16 as_id, unsigned int nr,
+				  unsigned int deleted, unsigned int changed,
+				  unsigned int created,
+				  s64 waited_ns, s64 held_ns, u64 generation,
+				  int result);
 
 #endif /* __KVM_HOST_H */

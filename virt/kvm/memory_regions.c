@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A change of the whole map of an address space, in one go.
+ *
+ *   the difference between the map as it is and as it is to be
+ *   the inactive set becomes the map as it is to be
+ *   prepare
+ *   ---- if a slot goes: hold the vCPUs, and drop all mappings of such slots
+ *   switch
+ *   ---- release the vCPUs
+ *   the dirty logs of former slots are carried over; the other set follows
+ *   commit
+ *
+ * No guest ever sees a slot that is INVALID here, or a gfn missing that is in
+ * both maps: when vCPUs run, they see one map or the other.  Whatever can fail
+ * comes before the first mapping is dropped.
+ *
+ * Mappings are dropped while the old map is still the active one: an
+ * architecture finds what maps a slot through the active set, and so do MMU
+ * notifiers, which must see a mapping for as long as it exists.
+ *
+ * vCPUs are held for that and the grace period alone.  Once they run on the new
+ * map, they log what they write in it: that is added to what former logs have,
+ * and nobody reads a log, or finds a slot by its id, without kvm->slots_lock.
+ * What starts to be logged is write-protected after that, as for one slot.
+ */
+#include <linux/kvm_host.h>
+#include <linux/ktime.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <trace/events/kvm.h>
+
+#include "memslots.h"
+
+/**
+ * kvm_arch_flush_switched_memslots - drop all mappings of slots that go
+ * @kvm: the VM
+ * @slots: the slots, valid and still in the active set
+ * @nr: number of slots, at least one
+ *
+ * As kvm_arch_flush_shadow_memslot() for each, but with the vCPUs held: an
+ * architecture that can spare the mappings of other slots, or do something once
+ * for all of them, then should do so.
+ *
+ * Context: kvm->slots_lock held.  May sleep.
+ */
+void __weak kvm_arch_flush_switched_memslots(struct kvm *kvm,
+					     struct kvm_memory_slot **slots,
+					     unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		kvm_arch_flush_shadow_memslot(kvm, slots[i]);
+}
+
+static enum kvm_mr_change
+kvm_memslot_change_kind(const struct kvm_memslot_change *change)
+{
+	return change->old ? KVM_MR_FLAGS_ONLY : KVM_MR_CREATE;
+}
+
+/* Architectures do not care what user space calls a slot. */
+static bool kvm_memslot_change_is_id_only(const struct kvm_memslot_change *change)
+{
+	return change->old && change->old->flags == change->new->flags;
+}
+
+/* Can the VM's number of pages be counted, and its slots be found by id? */
+static int kvm_memslots_diff_fit(struct kvm *kvm, u16 as_id,
+				 const struct kvm_memslots_diff *diff)
+{
+	struct kvm_memslot_ids *ids = &kvm->memslot_space[as_id].ids;
+	u64 npages = kvm->nr_memslot_pages - diff->pages_deleted +
+		     diff->pages_created;
+
+	if (npages != (unsigned long)npages)
+		return -EINVAL;
+
+	return kvm_memslot_ids_fit(ids, max(ids->nr, ids->nr + diff->nr_created -
+					    diff->nr_deleted));
+}
+
+static int kvm_memslots_diff_prepare(struct kvm *kvm, struct kvm_memslots *slots,
+				     const struct kvm_memslots_diff *diff)
+{
+	unsigned int i;
+	int r;
+
+	for (i = 0; i < diff->nr_changed; i++) {
+		const struct kvm_memslot_change *change = &diff->changed[i];
+
+		kvm_memslots_cond_resched(i);
+		r = kvm_memslot_init_bitmap(kvm, change->old, change->new);
+		if (r)
+			return r;
+		if (change->new->dirty_bitmap && !change->old)
+			kvm_memslot_start_log(slots, change->new);
+		if (kvm_memslot_change_is_id_only(change))
+			continue;
+
+		r = kvm_arch_prepare_memory_region(kvm, change->old,
+						   change->new,
+						   kvm_memslot_change_kind(change));
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+/* Free the slots that are not used: the new ones on error, or the old ones. */
+static void kvm_memslots_diff_free(struct kvm *kvm,
+				   const struct kvm_memslots_diff *diff, int error)
+{
+	unsigned int i;
+
+	for (i = 0; i < diff->nr_changed; i++) {
+		struct kvm_memory_slot *old = diff->changed[i].old;
+		struct kvm_memory_slot *new = diff->changed[i].new;
+
+		kvm_memslots_cond_resched(i);
+		if (!old) {
+			if (error)
+				kvm_free_memslot(kvm, new);
+			continue;
+		}
+
+		/* The two share what the architecture has of them. */
+		if (error)
+			swap(old, new);
+		kvm_memslot_free_bitmap(old, new);
+		kfree(old);
+	}
+
+	for (i = 0; i < diff->nr_deleted && !error; i++) {
+		kvm_memslots_cond_resched(i);
+		kvm_free_memslot(kvm, diff->deleted[i]);
+	}
+
+	kvfree(diff->changed);
+	kvfree(diff->deleted);
+}
+
+static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots,
+				     const struct kvm_memslots_diff *diff)
+{
+	u64 gen = slots->generation;
+	unsigned int i;
+
+	for (i = 0; i < diff->nr_deleted; i++)
+		kvm_memslot_ids_replace(slots->ids, diff->deleted[i], NULL);
+	/* Two slots may have swapped their ids. */
+	for (i = 0; i < diff->nr_changed; i++) {
+		if (diff->changed[i].old)
+			kvm_memslot_ids_replace(slots->ids,
+						diff->changed[i].old, NULL);
+	}
+	for (i = 0; i < diff->nr_changed; i++)
+		kvm_memslot_ids_replace(slots->ids, NULL, diff->changed[i].new);
+
+	kvm->nr_memslot_pages -= diff->pages_deleted;
+	kvm->nr_memslot_pages += diff->pages_created;
+
+	for (i = 0; i < diff->nr_deleted; i++) {
+		kvm_memslots_cond_resched(i);
+		kvm_arch_commit_memory_region(kvm, diff->deleted[i], NULL,
+					      KVM_MR_DELETE);
+		trace_kvm_memslot_update(KVM_MR_DELETE, diff->deleted[i], NULL,
+					 gen, 0);
+	}
+	for (i = 0; i < diff->nr_changed; i++) {
+		const struct kvm_memslot_change *change = &diff->changed[i];
+		enum kvm_mr_change kind = kvm_memslot_change_kind(change);
+
+		kvm_memslots_cond_resched(i);
+		if (!kvm_memslot_change_is_id_only(change))
+			kvm_arch_commit_memory_region(kvm, change->old,
+						      change->new, kind);
+		trace_kvm_memslot_update(kind, change->old, change->new, gen, 0);
+	}
+}
+
+/**
+ * kvm_set_memory_regions - make the map of an address space what it is to be
+ * @kvm: the VM
+ * @as_id: the address space
+ * @regions: all slots that it is to have, but for KVM's own, as
+ *	     kvm_memslots_diff() takes them; put into another order
+ * @nr: number of regions
+ *
+ * On error, map, dirty logs and generation are as they were.
+ *
+ * Hooks are called with valid slots: prepare for each slot that comes, in any
+ * order; flush for each that goes; commit for each that goes, then for each
+ * that comes.  One that is only logged or not from now on comes as
+ * KVM_MR_FLAGS_ONLY, one that only gets another id not at all, and all others
+ * come as KVM_MR_CREATE.
+ *
+ * Context: kvm->slots_lock held; sleeps, and waits once for readers of
+ * kvm->srcu.  If a slot goes, waits for vCPUs to come out of KVM_RUN or
+ * to where they are held in it.
+ * Return: 0; -EEXIST for a repeated id or slots that overlap; -EINVAL for too
+ * many pages in all; -ENOMEM; -EINTR if the caller is being killed; or what
+ * kvm_arch_prepare_memory_region() says.
+ */
+int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
+			   struct kvm_userspace_memory_region *regions,
+			   unsigned int nr)
+{
+	struct kvm_memslots *slots = __kvm_memslots(kvm, as_id);
+	struct kvm_memslots *next = kvm_get_inactive_memslots(kvm, as_id);
+	struct kvm_memslots_diff diff;
+	ktime_t waited = 0, held = 0;
+	unsigned int i;
+	int r;
+
+	lockdep_assert_held(&kvm->slots_lock);
+
+	r = kvm_memslots_diff(slots, as_id, regions, nr, &diff);
+	if (r || (!diff.nr_changed && !diff.nr_deleted))
+		goto out;
+
+	r = kvm_memslots_diff_fit(kvm, as_id, &diff);
+	if (r)
+		goto out_free;
+
+	r = kvm_memslots_diff_apply(&diff, next);
+	if (r)
+		goto out_free;
+
+	r = kvm_memslots_diff_prepare(kvm, slots, &diff);
+	if (r)
+		goto out_undo;
+
+	if (diff.nr_deleted) {
+		/* Who wants to run had better do so now than meanwhile. */
+		cond_resched();
+		waited = ktime_get();
+		r = kvm_vcpus_hold(kvm);
+		held = ktime_get();
+		waited = ktime_sub(held, waited);
+		if (r) {
+			held = 0;
+			goto out_undo;
+		}
+
+		kvm_arch_flush_switched_memslots(kvm, diff.deleted,
+						 diff.nr_deleted);
+		kvm_arch_guest_memory_reclaimed(kvm);
+	}
+
+	kvm_swap_active_memslots(kvm, as_id);
+
+	if (diff.nr_deleted) {
+		kvm_vcpus_release(kvm);
+		held = ktime_sub(ktime_get(), held);
+	}
+
+	/* @slots is the inactive set now, and still has the former slots. */
+	for (i = 0; i < diff.nr_changed; i++) {
+		kvm_memslots_cond_resched(i);
+		if (diff.changed[i].new->dirty_bitmap && !diff.changed[i].old)
+			kvm_memslot_carry_log(slots, diff.changed[i].new);
+	}
+	kvm_memslots_diff_follow(&diff, slots, next);
+	kvm_memslots_diff_commit(kvm, next, &diff);
+	goto out_free;
+
+out_undo:
+	kvm_memslots_diff_undo(&diff, next);
+out_free:
+	kvm_memslots_diff_free(kvm, &diff, r);
+	if (next->ids->buckets)
+		kvm_memslot_ids_fit(next->ids, next->ids->nr);
+out:
+	trace_kvm_set_memory_regions(as_id, nr, diff.nr_deleted, diff.nr_changed,
+				     diff.nr_created, ktime_to_ns(waited),
+				     ktime_to_ns(held), __kvm_memslots(kvm, as_id)->generation, r);
+	return r;
+}
