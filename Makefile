@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # The workshop's face. Each target is a program under scripts/, which has --help.
 
-.PHONY: help run check torture fuzz bench bench-native merits bisect tree kernel selftests boot guest bundle series am \
-	refresh lint clean distclean
-need = @scripts/need
+.PHONY: help run check torture fuzz bench bench-native bench-steps build-each tree kernel selftests boot guest bundle \
+	series am refresh lint clean distclean bisect merits
+install = @scripts/install-deps
 
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
@@ -12,11 +12,11 @@ help:
 #: make check                        the test suite (what CI runs)
 #: make torture [MINUTES=30]         stress, failing allocations, data races, fuzzing and guests, for that long
 #: make fuzz [MINUTES=5]             libFuzzer on the memslots in user space
-#: make bisect [STEPS=8-10] [LINK=1] every step compiled for every architecture [ARCHS="s390 ppc64"], and booted
+#: make build-each [STEPS=8-10]      compile each step for each architecture [ARCHS="s390 ppc64"], and boot it [LINK=1]
 #:
 #: make bench [PEERS=6.1]            what operations cost over the number of slots: table, JSON, plots
 #: make bench-native                 the container alone, on this machine's processor
-#: make merits [STEPS=8-14]          what each step changes
+#: make bench-steps [STEPS=8-14]     what each step changes
 #:
 #: make tree                         base and series as a git tree, one commit a step
 #: make refresh                      the way back: patches/ and new files from the edited tree
@@ -36,59 +36,59 @@ help:
 #: results are under out/.
 
 run:
-	$(need) core build boot
+	$(install) core build boot
 	@scripts/run.py
 
 check:
-	$(need) core build boot lint harness cross arm64
+	$(install) core build boot lint harness cross arm64
 	@scripts/check.py
 
 torture:
-	$(need) core build boot harness
+	$(install) core build boot harness
 	@scripts/torture.py
 
 fuzz:
-	$(need) core harness
+	$(install) core harness
 	@scripts/torture.py fuzz
 
-bench merits:
-	$(need) core build boot bench
-	@scripts/bench.py $@
+bench bench-steps merits:
+	$(install) core build boot bench
+	@scripts/bench.py $(@:merits=bench-steps)
 
 bench-native:
-	$(need) core harness bench
+	$(install) core harness bench
 	@scripts/bench.py native
 
-bisect:
-	$(need) core build boot cross lint
-	@scripts/bisection.py
+build-each bisect:
+	$(install) core build boot cross lint
+	@scripts/build_each.py
 
 tree:
-	$(need) core
+	$(install) core
 	@scripts/tree.py
 
 series am refresh:
-	$(need) core
+	$(install) core
 	@scripts/series.py $@
 
 kernel selftests:
-	$(need) core build
+	$(install) core build
 	@scripts/kernel.py $@
 
 boot guest:
-	$(need) core build boot
+	$(install) core build boot
 	@scripts/boot.py $@
 
 bundle:
-	$(need) core build boot bundle
+	$(install) core build boot bundle
 	@scripts/bundle.py
 
 lint:
-	$(need) core lint
+	$(install) core lint
 	@scripts/lint.py
 
 clean:
-	@rm -rf out/*/build out/*/src out/*/selftests out/*/boot out/*/mails out/check out/bisect out/bundle out/log
+	@rm -rf out/*/build out/*/src out/*/selftests out/*/boot out/*/mails out/check out/build-each out/bundle out/log
 	@for tree in out/*/linux; do [ ! -d "$$tree" ] || git -C "$$tree" worktree prune; done
 
 # What was edited in the tree and not taken into patches/ is not thrown away.

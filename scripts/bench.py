@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """
 usage: make bench [PEERS=6.1] [SLOTS="10 509 32764"] [LIMIT=10] [FORCE=1]
-       make merits [STEPS=8-14] [SLOTS="10 509"]
+       make bench-steps [STEPS=8-14] [SLOTS="10 509"]
        make bench-native
 
 bench: memslot_perf_test on the pristine base, on the base with nothing but the limit raised, and on the series; with
 PEERS=6.1 also on Debian's Linux 6.1. Twice, one processor, in QEMU's virtual time, which counts instructions: the
 figures do not depend on the machine, and know nothing of caches. out/bench has results.json and the plots.
-merits: what each step changes, as ratio to the step before. bench-native: the container alone, compiled for this
+bench-steps: what each step changes, as ratio to the step before. bench-native: the container alone, compiled for this
 machine, against a sorted array; bench/native.c tells how. That one depends on the machine, and on what else it does.
 
 What was measured is kept: only what changed is measured again. FORCE=1 measures all of it. A boot that takes more than
@@ -25,7 +25,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from bisection import wanted_steps
+from build_each import wanted_steps
 from boot import Test, boot
 from kernel import ARCHS, Variant, build, pick, selftests
 from tree import import_base, materialise
@@ -82,11 +82,11 @@ class Raised(Variant):
 
 
 class Step(Variant):
-    """A step for make merits: all of them share a build directory; the images are kept."""
+    """A step for make bench-steps: all of them share a build directory; the images are kept."""
 
     def __init__(self, base, commits, step):
         super().__init__(base, commits, step, "", ARCHS["x86_64"])
-        self.dir = base.out / "build" / "merits"
+        self.dir = base.out / "build" / "bench-steps"
 
     def kept(self):
         return BENCH / "images" / self.stamp()
@@ -417,7 +417,7 @@ def bench():
     print(f"Results: {pretty(BENCH / 'results.json')}   plots: {' '.join(map(pretty, paths))}")
 
 
-def merits():
+def bench_steps():
     """Each step against the one before it."""
     counts = slots_of((10, 509))
     stage.plan(4)
@@ -462,7 +462,7 @@ def merits():
     print()
     for _, after in pairs:
         print(f"{after:4} {subjects[after - 1]}")
-    print(f"\nResults: {pretty(save(BENCH / 'merits.json', date=time.strftime('%Y-%m-%d'), steps=found))}")
+    print(f"\nResults: {pretty(save(BENCH / 'steps.json', date=time.strftime('%Y-%m-%d'), steps=found))}")
 
 
 def cache_misses(program, counts):
@@ -548,8 +548,8 @@ def cpu():
 def command(what=""):
     if what == "bench":
         bench()
-    elif what == "merits":
-        merits()
+    elif what == "bench-steps":
+        bench_steps()
     elif what == "native":
         native()
     else:

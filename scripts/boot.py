@@ -283,7 +283,7 @@ QUICK = ("qemu-system-x86_64 -accel kvm -cpu EPYC,-xsave -smp 2 -m 512 -nodefaul
 def guest(name, log, image, slower=1, rounds=0):
     """
     Run a guest with -accel kvm on IMAGE; a Boot whose one test is "guest". Without ROUNDS only to its user space,
-    else scripts/guest_play.py's: what it says is in the file "play" of the log.
+    else scripts/guest_driver.py's: what it says is in the file "play" of the log.
     """
     limit = (120 + 300 * rounds) * slower
     work = OUT / "log" / log
@@ -302,7 +302,7 @@ def guest(name, log, image, slower=1, rounds=0):
     npt0 = MODES["amd", "npt0"]
     result = boot(name, log, image, [test], npt0.machines[0], f"workshop.root {npt0.parameter}", slower, more=root,
                   extra=[Test("inner", 0, "", inner), Test("image", 0, "", image),
-                         Test("play", 0, "", TOP / "scripts/guest_play.py")])
+                         Test("play", 0, "", TOP / "scripts/guest_driver.py")])
     lines = read(result.log).splitlines()
     console = [line[7:] for line in lines if line.startswith("inner: ")]
     write(work / "inner-console", "".join(line + "\n" for line in console))

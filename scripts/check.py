@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import test_workshop
-from bisection import TARGETS, Cell, Strict, done, do
+from build_each import TARGETS, Cell, Strict, done, do
 from boot import Test, boot, guest, retried, tests_of
 from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
@@ -305,7 +305,7 @@ def guest_runs(ctx):
 
 
 def good(ctx, cell):
-    """The result of a cell of make bisect, which must be good; the base is only compiled to compare warnings."""
+    """The result of a cell of make build-each, which must be good; the base is only compiled to compare warnings."""
     result = done(cell) or do(cell, lambda: good(ctx, type(cell)(ctx.base, ctx.commits, 0, cell.target))["warnings"])
     if result["verdict"] != "ok":
         raise Failure(f"{cell.head()}: {result['detail']}")

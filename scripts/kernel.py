@@ -41,7 +41,7 @@ ARCHS = {arch.name: arch for arch in (
 def arch_of():
     arch = ARCHS[choice("ARCH", tuple(ARCHS), "x86_64")]
     if arch.cross and os.uname().machine != arch.tools:
-        subprocess.run([TOP / "scripts/need", arch.name], check=True)
+        subprocess.run([TOP / "scripts/install-deps", arch.name], check=True)
     return arch
 
 

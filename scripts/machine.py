@@ -206,7 +206,7 @@ def build_bochs():
 
     if built():
         return
-    subprocess.run([TOP / "scripts/need", "bochs"], check=True)
+    subprocess.run([TOP / "scripts/install-deps", "bochs"], check=True)
     with stage("building Bochs"), lock(OUT / "bochs/lock"):
         if built():
             return

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make bisect [STEPS="1 8-10"] [ARCHS="s390 ppc64"] [LINK=1]
+usage: make build-each [STEPS="1 8-10"] [ARCHS="s390 ppc64"] [LINK=1]
 
 Every step of the series on its own: compiles KVM at the base and after each step for every architecture that has it,
 and fails a step for a warning that the base has not; boots x86_64 (ARCHS=boot) and runs set_memory_region_test there.
 LINK=1 also links the base and the last step, from small configs, with modpost: vmlinux and KVM's modules, on x86_64
-with and without DRM; and it compiles both with W=1 and sparse. The configs are configs/bisect/ARCH.config, on top of
+with and without DRM; and it compiles both with W=1 and sparse. The configs are configs/build-each/ARCH.config, on top of
 the architecture's defconfig.
 
 What was good is not done again, unless what it is made of changed: interrupt it at will. A step that touches nothing
 that an architecture's compiler reads has the result of the one before. Ends with a table; details are in
-out/bisect/results.json, logs under out/log/bisect. Exit 1 if anything in the table is bad.
+out/build-each/results.json, logs under out/log/BASE/build-each. Exit 1 if anything in the table is bad.
 """
 
 import functools
@@ -68,14 +68,14 @@ class Cell(Variant):
     def __init__(self, base, commits, step, arch):
         super().__init__(base, commits, step, "", arch)
         self.target, self.defconfig = arch, getattr(arch, "defconfig", [])
-        self.suffix = f"-bisect-{arch.name}"        # no other build directory is like this one
-        self.dir = base.out / "build" / f"bisect-{arch.name}"
+        self.suffix = f"-each-{arch.name}"        # no other build directory is like this one
+        self.dir = base.out / "build" / f"each-{arch.name}"
 
     def head(self):
         return f"{self.arch.name} {self.name}"
 
     def log(self):
-        return f"bisect/{self.arch.name}-{self.name}"
+        return f"{self.base.name}/build-each/{self.arch.name}-{self.name}"
 
     def sources(self):
         lines = [line for paths in ([], ["tools/", "arch/Kconfig", *self.own()])
@@ -83,7 +83,7 @@ class Cell(Variant):
         return "\n".join(line for line in lines if line.split("\t")[1] not in UNREAD)
 
     def demanded(self):
-        return read(TOP / "configs/bisect" / f"{self.arch.name}.config")
+        return read(TOP / "configs/build-each" / f"{self.arch.name}.config")
 
     def defaults(self):
         return "".join(git(self.base.tree, "show", f"{self.commit}:arch/{path}") for path in self.defconfig)
@@ -131,7 +131,7 @@ class Cell(Variant):
         if not self.finished():
             self.forget()
         if not build(self).exists():
-            raise Failure(f"{self.head()}: KVM was not compiled: mend configs/bisect/{self.arch.name}.config")
+            raise Failure(f"{self.head()}: KVM was not compiled: mend configs/build-each/{self.arch.name}.config")
         warnings = self.warnings()
         new = new_warnings(warnings, before()) if self.step and warnings else []
         return {"verdict": "WARN" if new else "ok", "detail": "; ".join(new), "warnings": warnings,
@@ -172,7 +172,7 @@ class Link(Cell):
         result = super().work(before)
         modules = sorted(line.rpartition("/")[2] for line in read(self.dir / "modules.order").splitlines())
         if "=m\n" in self.demanded() and not any(name.startswith("kvm") for name in modules):
-            raise Failure(f"{pretty(self.dir)} has no module of KVM: mend configs/bisect/{self.arch.name}.config")
+            raise Failure(f"{pretty(self.dir)} has no module of KVM: mend configs/build-each/{self.arch.name}.config")
         return {**result, "detail": result["detail"] or " ".join(modules)}
 
 
@@ -218,20 +218,20 @@ class Booted(Cell):
 
     def __init__(self, base, commits, step, tests):
         super().__init__(base, commits, step, ARCHS["x86_64"])
-        self.tests, self.suffix, self.dir = tests, "", base.out / "build/bisect-boot"
+        self.tests, self.suffix, self.dir = tests, "", base.out / "build/each-boot"
 
     def head(self):
         return f"x86_64 {self.name} booted"
 
     def log(self):
-        return f"bisect/boot-{self.name}-build"
+        return f"{self.base.name}/build-each/boot-{self.name}-build"
 
     def key(self):
         return digest(super().key(), *(test.source.read_bytes() for test in self.tests),
                       self.machine, MACHINES[self.machine].identity(), SPLAT.pattern, read(TOP / "scripts/init"))
 
     def work(self, before):
-        result = boot(self.title, f"bisect/boot-{self.name}", build(self), self.tests, self.machine)
+        result = boot(self.title, f"{self.base.name}/build-each/boot-{self.name}", build(self), self.tests, self.machine)
         bad = [f"{name} {verdict}: {pretty(result.log)}" for name, verdict, _ in result.results if verdict != "PASS"]
         bad += [f"{text}: {pretty(result.console)}" for _, text in result.splats[:1]]
         if bad:
@@ -346,7 +346,7 @@ def command():
     commits = materialise(base)
     steps = wanted_steps(len(commits) - 1)
     start = time.monotonic()
-    with lock(base.out / "bisect.lock"):
+    with lock(base.out / "each.lock"):
         x86 = ARCHS["x86_64"]
         tests = tests_of(*selftests(base, commits, x86), [TEST]) if "boot" in archs else []
         cells = list(plan(base, commits, archs, steps, tests))
@@ -370,13 +370,13 @@ def command():
             results.append({"step": cell.step, "title": titles[cell.step], "arch": arch, "kind": cell.kind, **result})
             if result["verdict"] != "ok":
                 note(f"    {result['verdict']} {cell.head()}: {result['detail']}")
-            write(OUT / "bisect/results.json", json.dumps(results, indent=1))
+            write(OUT / "build-each/results.json", json.dumps(results, indent=1))
     print(table(results, titles))
     bad = [result for result in results if result["verdict"] != "ok"]
     if set(TARGETS) <= set(archs) and not bad:
         bad = forgotten(base, commits, results)
         print("".join(f"{line}\n" for line in bad), end="")
-    note(f"details: {pretty(OUT / 'bisect/results.json')}, {took(time.monotonic() - start)}")
+    note(f"details: {pretty(OUT / 'build-each/results.json')}, {took(time.monotonic() - start)}")
     print(f"{len(results) - len(bad)} good, {len(bad)} bad")
     return 1 if bad else 0
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: scripts/guest_play.py DIR ROUNDS
+usage: scripts/guest_driver.py DIR ROUNDS
 
 Runs in the kernel under test (make guest): starts a QEMU guest with -accel kvm from DIR/image and DIR/inner, whose
 load (guest_load.c) checks its memory all the time. In each round it plugs two DIMMs and unplugs them, grows and
