@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # The workshop's face. Each target is a program under scripts/, which has --help.
 
-.PHONY: help run check torture fuzz bench bench-native bench-steps build-each tree kernel selftests boot guest bundle \
+.PHONY: help run check torture fuzz bench bench-native bench-steps build-each tree kernel selftests boot guest qemu bundle \
 	series am refresh lint clean distclean bisect merits
 install = @scripts/install-deps
 
@@ -25,6 +25,7 @@ help:
 #: make boot [TESTS="a b"] [APPEND=] boot that kernel, run selftests [CPU=amd MODE=npt|npt0|tdp_mmu]
 #:                                  [CPU=intel MODE=ept|ept0|tdp_mmu]
 #: make guest [ROUNDS=10]            run a QEMU guest with -accel kvm on it: DIMMs, virtio-mem, migration
+#: make qemu                         build QEMU with its series (BASE=qemu-v10.0)
 #: make bundle                       kernels, tests and benchmarks for people with real processors, one archive
 #: make series                       the series as mails for git am
 #: make am LINUX=DIR                 apply them to your kernel tree
@@ -82,6 +83,10 @@ boot guest:
 bundle:
 	$(install) core build boot bundle
 	@scripts/bundle.py
+
+qemu:
+	$(install) core build qemu
+	@scripts/qemu.py
 
 lint:
 	$(install) core lint

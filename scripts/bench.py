@@ -5,7 +5,7 @@ usage: make bench [PEERS=6.1] [SLOTS="10 509 32764"] [LIMIT=10] [FORCE=1]
        make bench-steps [STEPS=8-14] [SLOTS="10 509"]
        make bench-native
 
-bench: memslot_perf_test on the pristine base, on the base with nothing but the limit raised, and on the series; with
+bench: the test COST of patches/BASE/tests on the pristine kernel, on it with nothing but the limit raised, and on the series; with
 PEERS=6.1 also on Debian's Linux 6.1. Twice, one processor, in QEMU's virtual time, which counts instructions: the
 figures do not depend on the machine, and know nothing of caches. out/bench has results.json and the plots.
 bench-steps: what each step changes, as ratio to the step before. bench-native: the container alone, compiled for this
@@ -35,46 +35,35 @@ from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, digest, git, lock, m
 BENCH = OUT / "bench"
 COUNTS = (10, 30, 50, 100, 509, 8192, 32764)
 ICOUNT = "tsc_early_khz=1000000"
-# Where Debian has the kernels to compare with.
-PEERS = {"6.1": "bookworm bookworm-security"}
-LIMIT_FILE, LIMIT_LINE = "arch/x86/include/asm/kvm_host.h", "#define KVM_USER_MEM_SLOTS {}\n"
 # The guest takes its turns on the one processor while these are timed: the mean would be of those.
 BY_MEDIAN = ("move-active", "move-inactive")
 
 
 # ---------------------------------------------------------------- kernels
 
-class Peer(Base):
+def peer(base):
     """Another kernel, to compare with; has no series."""
-
-    def __init__(self, version):
-        self.name, self.out = f"v{version}", OUT / f"v{version}"
-        self.tree = self.out / "linux"
-        self.vars = {"VERSION": version, "PACKAGE": f"linux-source-{version}", "SUITES": PEERS[version]}
-
-    def variant(self):
-        own, VARS["LINUX_SRC"] = VARS["LINUX_SRC"], ""      # that one is for the base
-        with lock(self.out / "tree.lock"):
-            import_base(self)
-        VARS["LINUX_SRC"] = own
-        return Variant(self, [git(self.tree, "rev-parse", "base^{commit}").strip()], 0, "", ARCHS["x86_64"])
+    with lock(base.out / "tree.lock"):
+        import_base(base, "")       # LINUX_SRC is for the base under test
+    return Variant(base, [git(base.tree, "rev-parse", "base^{commit}").strip()], 0, "", ARCHS["x86_64"])
 
 
 class Raised(Variant):
-    """The pristine base, but for one line: the limit."""
+    """The pristine kernel but for one line: the limit."""
 
     def __init__(self, base, commits):
-        source = git(base.tree, "show", f"base:{LIMIT_FILE}")
-        if source.count(LIMIT_LINE.format(509)) != 1:
-            raise Failure(f"{LIMIT_FILE} of {base.name} does not set KVM_USER_MEM_SLOTS to 509")
+        file, line = base["LIMIT_FILE"], base["LIMIT_LINE"] + "\n"
+        source = git(base.tree, "show", f"base:{file}")
+        if source.count(line) != 1:
+            raise Failure(f"{file} of {base.name} has no line {line.strip()}: fix LIMIT_LINE of {pretty(base.patches / 'base')}")
         index = {"GIT_INDEX_FILE": str(base.tree / ".git/workshop-raised.index")}
         git(base.tree, "read-tree", "base", env=index)
         blob = git(base.tree, "hash-object", "-w", "--stdin",
-                   stdin=source.replace(LIMIT_LINE.format(509), LIMIT_LINE.format(COUNTS[-1]))).strip()
-        git(base.tree, "update-index", "--cacheinfo", f"100644,{blob},{LIMIT_FILE}", env=index)
+                   stdin=source.replace(line, f"{line.rpartition(' ')[0]} {COUNTS[-1]}\n")).strip()
+        git(base.tree, "update-index", "--cacheinfo", f"100644,{blob},{file}", env=index)
         root = git(base.tree, "write-tree", env=index).strip()
         who = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in
-               (("NAME", "Raised Limit"), ("EMAIL", "raised@example.invalid"), ("DATE", "2020-12-13 22:41:30 +0000"))}
+               (("NAME", "Raised Limit"), ("EMAIL", "raised@example.invalid"), ("DATE", base["DATE"]))}
         commit = git(base.tree, "commit-tree", root, "-p", commits[0], "-m", "The limit raised", env=who).strip()
         super().__init__(base, [commits[0], commit, None], 1, "", ARCHS["x86_64"])
         self.name, self.title = "raised", f"{base.name} with the limit raised"
@@ -100,8 +89,8 @@ class Step(Variant):
 # ---------------------------------------------------------------- measuring
 
 def measure(image, program, options, log, limit=300):
-    """Run memslot_perf_test with OPTIONS on IMAGE in virtual time: (its JSON lines, "" or what went wrong, seconds)."""
-    test = Test("memslot_perf_test", limit, f"/tests.d/memslot_perf_test -q -o - {options}", program)
+    """Run the test PROGRAM with OPTIONS on IMAGE in virtual time: (its JSON lines, "" or what went wrong, seconds)."""
+    test = Test(program.name, limit, f"/tests.d/{program.name} -q -o - {options}", program)
     result = boot("the benchmark", f"bench/{log}", image, [test], "icount", ICOUNT, slower=4)
     said = read(result.log).splitlines()
     rows = [json.loads(line) for line in said if line.startswith("{")]
@@ -179,7 +168,7 @@ def run_jobs(jobs, what):
     for job in jobs:
         if job.wrong and not job.wrong.startswith("cut"):
             job.kept.unlink()
-            raise Failure(f"memslot_perf_test fails on {job.kernel} with {job.slots} slots: {job.wrong}",
+            raise Failure(f"{job.program.name} fails on {job.kernel} with {job.slots} slots: {job.wrong}",
                           OUT / f"log/bench/{job.log}/results")
     return jobs
 
@@ -221,7 +210,7 @@ def figures_of(image, program, name):
     for log, options in ((name, "-s 509 -n 20 -e unmap-idle"), (f"{name}-exits", "-s 10 -l 2M -f exit-user")):
         rows, wrong, _ = measure(image, program, options, log)
         if wrong:
-            raise Failure(f"memslot_perf_test on {name}: {wrong}", OUT / f"log/bench/{log}/results")
+            raise Failure(f"{program.name} on {name}: {wrong}", OUT / f"log/bench/{log}/results")
         found.update({row["test"]: figure(row) for row in rows})
     return found
 
@@ -356,27 +345,25 @@ def slots_of(default):
     return [int(word) for word in words]
 
 
-def perf_test(base, commits):
+def cost_test(base, commits):
     where, names = selftests(base, commits, ARCHS["x86_64"])
-    if "memslot_perf_test" not in names:
-        raise Failure("the series has no memslot_perf_test")
-    return where / "memslot_perf_test"
+    if base["COST"] not in names:
+        raise Failure(f"the series has no test that measures: COST={base['COST']} in {pretty(base.patches / 'tests')}")
+    return where / base["COST"]
 
 
 def bench():
-    peers = VARS["PEERS"].split()
-    unknown = [peer for peer in peers if peer not in PEERS]
-    if unknown:
-        raise Failure(f"PEERS={' '.join(unknown)} is unknown: use {', '.join(PEERS)}")
+    peers = {version: Base(f"v{version}", TOP / "bench/peers") for version in VARS["PEERS"].split()}
     counts = slots_of(COUNTS)
     stage.plan(7 + 2 * len(peers))
     base = Base()
     commits = materialise(base)
-    kernels = [("base", pick(base, commits, "", ARCHS["x86_64"], "0")), ("raised", Raised(base, commits)),
+    kernels = [("base", pick(base, commits, "", ARCHS["x86_64"], "0")),
+               *([("raised", Raised(base, commits))] if base["LIMIT_FILE"] else []),
                ("series", pick(base, commits, "", ARCHS["x86_64"], str(len(commits) - 1))),
-               *((peer, Peer(peer).variant()) for peer in peers)]
+               *((version, peer(other)) for version, other in peers.items())]
     images = {name: build(kernel) for name, kernel in kernels}
-    program = perf_test(base, commits)
+    program = cost_test(base, commits)
     jobs = run_jobs(jobs_of(images, program, counts, (1, 2)), "measuring")
     figures = Figures(jobs)
     found = targets(figures)
@@ -427,7 +414,7 @@ def bench_steps():
     pairs = [(step - 1, step) for step in steps if step]
     if not pairs:
         raise Failure(f"STEPS={VARS['STEPS']} names no step: give one or more of 1 to {len(commits) - 1}")
-    program = perf_test(base, commits)
+    program = cost_test(base, commits)
     subjects = git(base.tree, "log", "--reverse", "--format=%s", f"base..{commits[-1]}").splitlines()
     kernels = [Step(base, commits, step) for step in sorted({step for pair in pairs for step in pair})]
     images = {}

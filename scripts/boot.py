@@ -25,7 +25,8 @@ from pathlib import Path
 
 from kernel import ARCHS, arch_of, build, pick, selftests
 from machine import MACHINES, MODES, mode_of
-from tree import fetch, materialise
+from source import fetch
+from tree import materialise
 from workshop import OUT, TOP, VARS, Base, Failure, main, pretty, read, run, stage, took, write
 
 # What the kernel says when something is wrong.

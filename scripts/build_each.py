@@ -22,13 +22,11 @@ import subprocess
 import time
 
 from boot import SPLAT, boot, tests_of
-from kernel import ARCHS, Arch, Variant, build, new_warnings, selftests
+from kernel import ARCHS, Arch, Variant, build, fragment, new_warnings, selftests
 from machine import MACHINES, MODES
 from tree import materialise, read_series
-from workshop import (OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, remove, stage, took,
-                      write)
+from workshop import OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, remove, stage, took, write
 
-TEST = "set_memory_region_test"
 EXTRA = ("linked", "strict")        # kinds of cells that only the base and the last step have
 # What no compiler reads; of arch/ it reads its own, and arm64 has files of arm's.
 UNREAD = ("Documentation", "MAINTAINERS", "samples", "arch", "tools", "tools/testing")
@@ -61,29 +59,68 @@ TARGETS = {target.name: target for target in (
 
 
 class Cell(Variant):
-    """A field of the table: a step compiled for an architecture."""
+    """A field of the table: a step built for an architecture."""
 
-    kind, preset = "compiled", "alldefconfig"
+    kind, words = "", ""        # words: of its title
 
-    def __init__(self, base, commits, step, arch):
+    def __init__(self, base, commits, step, arch, name):
         super().__init__(base, commits, step, "", arch)
-        self.target, self.defconfig = arch, getattr(arch, "defconfig", [])
-        self.suffix = f"-each-{arch.name}"        # no other build directory is like this one
-        self.dir = base.out / "build" / f"each-{arch.name}"
+        self.dir = base.out / "build" / f"each-{name}"
 
     def head(self):
-        return f"{self.arch.name} {self.name}"
+        return f"{self.arch.name} {self.name}{self.words}"
 
     def log(self):
-        return f"{self.base.name}/build-each/{self.arch.name}-{self.name}"
+        return f"{self.base.name}/build-each/{self.dir.name.removeprefix('each-')}-{self.name}"
+
+    def own(self):
+        """What of arch/ is read."""
+        return [f"arch/{name}" for name in READ.get(self.arch.kernel, (self.arch.kernel,))]
 
     def sources(self):
         lines = [line for paths in ([], ["tools/", "arch/Kconfig", *self.own()])
                  for line in git(self.base.tree, "ls-tree", self.commit, *paths).splitlines()]
         return "\n".join(line for line in lines if line.split("\t")[1] not in UNREAD)
 
+    def key(self):
+        """All that the result depends on."""
+        return digest(self.kind, self.stamp(), self.arch.target)
+
+    @functools.cached_property
+    def record(self):
+        # Beside what was compiled: the pristine kernel's warnings include those of what is compiled but once.
+        return self.dir / "cells" / self.key()
+
+    def finished(self):
+        """Whether the last build in the directory came to its end, so that all of its warnings are known."""
+        return (self.dir / "workshop-stamp").exists()
+
+    def kvm(self):
+        """The directories of KVM."""
+        return {"virt/kvm", f"{self.own()[0]}/kvm",
+                *(path.rpartition("/")[0] for path in self.arch.target.split() if "/" in path)}
+
+    def forget(self):
+        """Have all of KVM compiled."""
+        for path in self.kvm():
+            remove(self.dir / path)
+        for name in ("workshop-stamp", "warnings"):
+            (self.dir / name).unlink(missing_ok=True)
+
+
+class Compiled(Cell):
+    """A step compiled, with the architecture's defconfig."""
+
+    kind, preset = "compiled", "alldefconfig"
+
+    def __init__(self, base, commits, step, arch, suffix="", **changes):
+        self.target, self.defconfig = arch, arch.defconfig
+        super().__init__(base, commits, step, Arch(arch.name, arch.cross, changes.get("target", arch.target),
+                                                   changes.get("image", arch.image), "", arch.kernel), arch.name + suffix)
+        self.suffix = f"-each-{arch.name}{suffix}"        # no other build directory is like this one
+
     def demanded(self):
-        return read(TOP / "configs/build-each" / f"{self.arch.name}.config")
+        return fragment(self.base, f"build-each/{self.arch.name}")
 
     def defaults(self):
         return "".join(git(self.base.tree, "show", f"{self.commit}:arch/{path}") for path in self.defconfig)
@@ -97,41 +134,12 @@ class Cell(Variant):
                 options[option.group(1)] = line
         return "".join(line + "\n" for line in options.values())
 
-    def key(self):
-        """All that the result depends on."""
-        return digest(self.kind, self.stamp(), self.arch.target)
-
-    @functools.cached_property
-    def record(self):
-        # Beside what was compiled: the base's warnings include those of what is compiled but once.
-        return self.dir / "cells" / self.key()
-
-    def own(self):
-        """What of arch/ is read."""
-        return [f"arch/{name}" for name in READ.get(self.arch.kernel, (self.arch.kernel,))]
-
-    def kvm(self):
-        """The directories of KVM."""
-        return {"virt/kvm", f"{self.own()[0]}/kvm",
-                *(path.rpartition("/")[0] for path in self.arch.target.split() if "/" in path)}
-
-    def finished(self):
-        """Whether the last build in the directory came to its end, so that all of its warnings are known."""
-        return (self.dir / "workshop-stamp").exists()
-
-    def forget(self):
-        """Have all of KVM compiled."""
-        for path in self.kvm():
-            remove(self.dir / path)
-        for name in ("workshop-stamp", "warnings"):
-            (self.dir / name).unlink(missing_ok=True)
-
     def work(self, before):
-        """Do it; before() gives the base's warnings. Returns what of the result is not always the same."""
+        """Do it; before() gives the pristine kernel's warnings. Returns what of the result is not always the same."""
         if not self.finished():
             self.forget()
         if not build(self).exists():
-            raise Failure(f"{self.head()}: KVM was not compiled: mend configs/build-each/{self.arch.name}.config")
+            raise Failure(f"{self.head()}: KVM was not compiled: fix configs/build-each/{self.arch.name}.config")
         warnings = self.warnings()
         new = new_warnings(warnings, before()) if self.step and warnings else []
         return {"verdict": "WARN" if new else "ok", "detail": "; ".join(new), "warnings": warnings,
@@ -148,62 +156,43 @@ class Cell(Variant):
         return sorted({os.path.normpath(name) + ".c" for name in re.findall(r"(\S+)\.o\b", objects)})
 
 
-class Link(Cell):
+class Link(Compiled):
     """A step linked, as small as it can be: what KVM needs, KVM itself has to select."""
 
-    kind, preset = "linked", "allnoconfig"
+    kind, words, preset = "linked", " linked", "allnoconfig"
 
     def __init__(self, base, commits, step, arch):
-        super().__init__(base, commits, step,
-                         Arch(arch.name, arch.cross, "vmlinux modules", "vmlinux", "", arch.kernel))
-        self.suffix += "-link"
-        self.dir = self.dir.with_name(self.dir.name + "-link")
-
-    def head(self):
-        return f"{super().head()} linked"
-
-    def log(self):
-        return f"{super().log()}-link"
+        super().__init__(base, commits, step, arch, "-link", target="vmlinux modules", image="vmlinux")
 
     def defaults(self):
-        return read(TOP / "configs/kvm.config")
+        return fragment(self.base, "kvm")
 
     def work(self, before):
         result = super().work(before)
         modules = sorted(line.rpartition("/")[2] for line in read(self.dir / "modules.order").splitlines())
         if "=m\n" in self.demanded() and not any(name.startswith("kvm") for name in modules):
-            raise Failure(f"{pretty(self.dir)} has no module of KVM: mend configs/build-each/{self.arch.name}.config")
+            raise Failure(f"{pretty(self.dir)} has no module of KVM: fix configs/build-each/{self.arch.name}.config")
         return {**result, "detail": result["detail"] or " ".join(modules)}
 
 
-class Strict(Cell):
+class Strict(Compiled):
     """A step compiled with all of the compiler's warnings that W=1 gives, kernel-doc's, and those of sparse."""
 
-    kind = "strict"
+    kind, words = "strict", " with sparse and W=1"
 
     def __init__(self, base, commits, step, arch):
         # powerpc would stop at the first warning.
-        super().__init__(base, commits, step, Arch(arch.name, arch.cross, f"W=1 C=1 CONFIG_PPC_WERROR= {arch.target}",
-                                                   arch.image, "", arch.kernel))
-        self.target, self.defconfig = arch, arch.defconfig
-        self.suffix += "-strict"
-        self.dir = self.dir.with_name(self.dir.name + "-strict")
-
-    def head(self):
-        return f"{super().head()} with sparse and W=1"
-
-    def log(self):
-        return f"{super().log()}-strict"
+        super().__init__(base, commits, step, arch, "-strict", target=f"W=1 C=1 CONFIG_PPC_WERROR= {arch.target}")
 
     def key(self):
         return digest(super().key(), sparse())
 
     def finished(self):
-        """Never: sparse is told of in no file but the log."""
+        """Never: only the log has what sparse says."""
         return False
 
     def warnings(self):
-        # Once each: a header's are told again for each file that includes it.
+        # Once each: a header's are repeated for each file that includes it.
         src = self.base.out / "src"
         return list(dict.fromkeys(line.replace(f"{src}/", "") for line in read(OUT / "log" / self.log()).splitlines()
                                   if re.search(r"(warning|error): ", line)))
@@ -212,26 +201,19 @@ class Strict(Cell):
 class Booted(Cell):
     """A step booted on x86_64, with the workshop's own config."""
 
-    kind = "booted"
+    kind, words = "booted", " booted"
     machine = MODES["amd", "npt"].machines[0]
-    preset, demanded, fragments = Variant.preset, Variant.demanded, Variant.fragments
 
     def __init__(self, base, commits, step, tests):
-        super().__init__(base, commits, step, ARCHS["x86_64"])
-        self.tests, self.suffix, self.dir = tests, "", base.out / "build/each-boot"
-
-    def head(self):
-        return f"x86_64 {self.name} booted"
-
-    def log(self):
-        return f"{self.base.name}/build-each/boot-{self.name}-build"
+        super().__init__(base, commits, step, ARCHS["x86_64"], "boot")
+        self.tests = tests
 
     def key(self):
         return digest(super().key(), *(test.source.read_bytes() for test in self.tests),
                       self.machine, MACHINES[self.machine].identity(), SPLAT.pattern, read(TOP / "scripts/init"))
 
     def work(self, before):
-        result = boot(self.title, f"{self.base.name}/build-each/boot-{self.name}", build(self), self.tests, self.machine)
+        result = boot(self.title, f"{self.log()}-run", build(self), self.tests, self.machine)
         bad = [f"{name} {verdict}: {pretty(result.log)}" for name, verdict, _ in result.results if verdict != "PASS"]
         bad += [f"{text}: {pretty(result.console)}" for _, text in result.splats[:1]]
         if bad:
@@ -290,8 +272,8 @@ def wanted_steps(last):
     return sorted(steps)
 
 
-def wanted_archs():
-    known = [*TARGETS, "boot"]
+def wanted_archs(base):
+    known = [*base.words("COMPILED"), "boot"]
     archs = VARS["ARCHS"].replace(",", " ").split() or known
     unknown = [name for name in archs if name not in known]
     if unknown:
@@ -305,7 +287,7 @@ def plan(base, commits, archs, steps, tests):
         if name == "boot":
             yield from (Booted(base, commits, step, tests) for step in steps)
         elif TARGETS[name].defconfig:
-            yield from (Cell(base, commits, step, TARGETS[name]) for step in steps)
+            yield from (Compiled(base, commits, step, TARGETS[name]) for step in steps)
     if VARS["LINK"]:
         yield from (kind(base, commits, step, TARGETS[name]) for kind in (Link, Strict) for name in archs
                     if name != "boot" and (kind is Link or TARGETS[name].defconfig) for step in (0, len(commits) - 1))
@@ -341,14 +323,14 @@ def table(results, titles):
 
 def command():
     base = Base()
-    archs = wanted_archs()
+    archs = wanted_archs(base)
     stage.plan(3)
     commits = materialise(base)
     steps = wanted_steps(len(commits) - 1)
     start = time.monotonic()
     with lock(base.out / "each.lock"):
         x86 = ARCHS["x86_64"]
-        tests = tests_of(*selftests(base, commits, x86), [TEST]) if "boot" in archs else []
+        tests = tests_of(*selftests(base, commits, x86), base.words("RUN")) if "boot" in archs else []
         cells = list(plan(base, commits, archs, steps, tests))
         todo = {cell.record for cell in cells if not done(cell)}
         note(f"{len(cells)} cells, {len(todo)} of them to do, the others done before or the same")
@@ -373,7 +355,7 @@ def command():
             write(OUT / "build-each/results.json", json.dumps(results, indent=1))
     print(table(results, titles))
     bad = [result for result in results if result["verdict"] != "ok"]
-    if set(TARGETS) <= set(archs) and not bad:
+    if set(base.words("COMPILED")) <= set(archs) and not bad:
         bad = forgotten(base, commits, results)
         print("".join(f"{line}\n" for line in bad), end="")
     note(f"details: {pretty(OUT / 'build-each/results.json')}, {took(time.monotonic() - start)}")

@@ -19,12 +19,10 @@ from boot import initramfs, tests_of
 from kernel import ARCHS, build, pick, selftests
 from machine import MACHINES, iso, launch
 from series import export
-from tree import State, materialise, stage_dir
-from workshop import OUT, TOP, Base, main, pretty, read, run, stage, write
+from tree import State, materialise
+from workshop import OUT, TOP, Base, main, pretty, read, run, stage, stage_dir, write
 
 CMDLINE = "console=ttyS0,115200 console=tty0 loglevel=4 panic=60"
-# Those of run.sh: what no kernel takes amiss, and with -a the rest.
-TESTS = ["set_memory_region_test", "memory_regions_test", "memory_regions_hold_test", "memory_regions_race_test"]
 
 
 def test_list(tests):
@@ -42,8 +40,8 @@ def assemble(base, root):
         (root / "tests.d").mkdir()
         for test in every:
             shutil.copy(test.source, root / "tests.d" / test.name)
-        write(root / "tests", test_list([test for test in every if test.name in TESTS]))
-        write(root / "tests-all", test_list(every))
+        write(root / "tests", test_list([test for test in every if test.name in base.words("BUNDLE")]))
+        write(root / "tests-all", test_list(every))      # run.sh -a: those that not every kernel survives, too
         shutil.copy(TOP / "scripts/bundle/run.sh", root)
         write(root / "README", read(TOP / "scripts/bundle/README").replace("    CMDLINE", f"    {CMDLINE} compare"))
         shutil.copytree(export(base), root / "series")

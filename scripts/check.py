@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make check [BASE=v5.10]
-       scripts/check.py PART...     only the items whose name holds one of PART
+usage: make check [BASE=v5.10]      with BASE, that one alone; without, also the form of the other series
+       scripts/check.py PART...     only the items whose name contains one of PART
 
 The test suite. Prints an item a line as it goes, ends with "N passed, N failed, N skipped". Results with times and
 details are in out/check/results.json, logs under out/log. A selftest is judged against the pristine kernel's
 result: what passes there must pass with the series; what needs other hardware is skipped on both. What fails is run
-again in a fresh boot, twice at most, and passes if it passes then; that is told.
+again in a fresh boot, twice at most, and passes if it passes then; that is reported. patches/BASE/tests says which
+tests must pass, and where they are run. A base whose source the archive lacks is skipped.
 """
 
 import json
@@ -15,39 +16,17 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import qemu
 import test_workshop
-from build_each import TARGETS, Cell, Strict, done, do
+from build_each import TARGETS, Compiled, Strict, done, do
 from boot import Test, boot, guest, retried, tests_of
 from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
 from machine import MACHINES, MODES
 from series import apply_mails, export, refresh
-from tree import materialise, stage_dir
-from workshop import (OUT, TOP, Base, Failure, Unavailable, digest, git, lock, main, note, pretty, read, remove, run,
-                      stage, took, write)
-
-# These must pass on the patched kernel whatever the pristine one does.
-OWN_TESTS = ["memslot_abi_test", "memslots_debugfs_test", "memslot_stress_test", "memory_regions_test",
-             "memory_regions_hold_test", "memory_regions_race_test"]
-X86_TESTS = ["memslot_locks_test", "leave_nested_test"]
-# These bring the pristine kernel down, and are not run on it.
-FATAL = ["memslot_reload_test"]
-MUST_PASS = {"set_memory_region_test", "dirty_log_test", "demand_paging_test", "kvm_create_max_vcpus",
-             "memslot_perf_test", *OWN_TESTS, *X86_TESTS, *FATAL}
-ARM64_TESTS = ["set_memory_region_test", "dirty_log_test", "demand_paging_test", *OWN_TESTS,
-               "memory_regions_perf_test"]
-DEBUG_TESTS = {
-    "amd": ["set_memory_region_test", *OWN_TESTS, *X86_TESTS, *FATAL, "memslot_failslab_test"],
-    # Without what takes long there, and sees no more than on AMD.
-    "intel": ["memslot_abi_test", "memslots_debugfs_test", "memory_regions_hold_test", *X86_TESTS, "memslot_nested_test",
-              "vmx_dirty_log_test", "vmx_apic_access_test", "vmx_close_while_nested_test", "vmx_set_nested_state_test"]}
-# On Intel: all in EPT, but for what takes two minutes there and is seen in each of AMD's modes. In the other modes what is
-# about memslots, memory regions, VMX and dirty logging, but for what takes long and knows no mode.
-INTEL = {"ept": r"^(?!set_memory_region)",
-         "more": r"^(memslot|memory_regions_|vmx_)(?!test|preemption|perf)|dirty_log_perf_test"}
-# The array's traces: none may be left where KVM lives.
-GONE = r"id_to_index|used_slots|lru_slot|memslots\[\]"
-WHERE = ["virt/kvm", "include/linux", "arch/*/kvm"]
+from tree import materialise, read_series
+from workshop import (OUT, TOP, VARS, Base, Failure, Unavailable, bases, digest, git, lock, main, note, pretty, read, remove,
+                      run, stage, stage_dir, took, write)
 
 
 class Context:
@@ -112,23 +91,24 @@ def mails_apply(ctx):
         # Only the files in question are checked out: the others would take a minute.
         git(somebody, "config", "core.sparseCheckout", "true")
         touched = ctx.git("diff", "--name-only", "--no-renames", "base", ctx.commits[-1]).splitlines()
-        write(somebody / ".git/info/sparse-checkout", "".join(f"/{path}\n" for path in ["Makefile", *touched]))
+        write(somebody / ".git/info/sparse-checkout", "".join(f"/{path}\n" for path in ["Makefile", "VERSION", *touched]))
         git(somebody, "read-tree", "-m", "-u", base)
         apply_mails(ctx.base, somebody, quiet=True)
         git(somebody, "diff", "--exit-code", ctx.commits[-1], "HEAD")
 
 
-def array_gone(ctx):
-    left = ctx.git("grep", "-nE", GONE, ctx.commits[-1], "--", *WHERE, ok=(0, 1)).splitlines()
-    if not ctx.git("grep", "-nE", GONE, "base", "--", *WHERE, ok=(0, 1)):
-        raise Failure(f"not even the base has {GONE}: the pattern is wrong")
+def old_gone(ctx):
+    pattern, where = ctx.base["GONE"], ctx.base.words("GONE_FROM")
+    left = ctx.git("grep", "-nE", pattern, ctx.commits[-1], "--", *where, ok=(0, 1)).splitlines()
+    if not ctx.git("grep", "-nE", pattern, "base", "--", *where, ok=(0, 1)):
+        raise Failure(f"not even the base has {pattern}: the pattern is wrong")
     if left:
-        raise Failure(f"{len(left)} traces of the array are left, the first: {left[0].partition(':')[2]}")
+        raise Failure(f"{len(left)} traces of {pattern} are left, the first: {left[0].partition(':')[2]}")
 
 
 def maintained(ctx):
     """MAINTAINERS here is the entry in the tree, and names what the series adds, and only what is there."""
-    entry = read(TOP / "MAINTAINERS")
+    entry = read(ctx.base.file("MAINTAINERS"))
     if f"\n\n{entry}\n" not in ctx.git("show", f"{ctx.commits[-1]}:MAINTAINERS"):
         raise Failure("MAINTAINERS is not the entry that the series adds to the kernel's")
     patterns = re.findall(r"^F:\s+(\S+)$", entry, re.M)
@@ -163,10 +143,9 @@ def documents(ctx):
 
 
 def shorter(ctx):
-    before, after = (ctx.git("show", f"{commit}:virt/kvm/kvm_main.c").count("\n")
-                     for commit in ("base", ctx.commits[-1]))
+    before, after = (ctx.git("show", f"{commit}:{ctx.base['SHORTER']}").count("\n") for commit in ("base", ctx.commits[-1]))
     if after >= before:
-        raise Failure(f"virt/kvm/kvm_main.c has {after} lines, {before} in the base")
+        raise Failure(f"{ctx.base['SHORTER']} has {after} lines, {before} in the base")
 
 
 def workshop(ctx):
@@ -215,7 +194,7 @@ def nothing_to_do(ctx):
 
 
 def no_user_space(ctx):
-    """A kernel that does not come up is told in a line, and soon."""
+    """A kernel that does not come up is reported in a line, and soon."""
     try:
         boot("a broken start", "check/no-user-space", ctx.image(), [], append="rdinit=/nowhere")
     except Failure as failure:
@@ -231,16 +210,16 @@ def passes(_, verdict):
 
 def booted(ctx, name, log, image, tests, good=passes, **options):
     """A Boot of IMAGE with TESTS, where what is not good is tried again."""
-    return told(ctx, name, retried(lambda left, where: boot(name, where, image, left, **options),
-                                   f"check/{log}", tests, good))
+    return reported(ctx, name, retried(lambda left, where: boot(name, where, image, left, **options),
+                                       f"check/{log}", tests, good))
 
 
-def told(ctx, name, result):
-    tell(ctx, name, result.results, result.history)
+def reported(ctx, name, result):
+    report_retries(ctx, name, result.results, result.history)
     return result
 
 
-def tell(ctx, name, results, history):
+def report_retries(ctx, name, results, history):
     """What passed only when it was run again; not those that another test kept from running."""
     ctx.notes += [f"run again on {name}: {test} {history[test]}" for test, verdict, _ in results
                   if ", then " in history[test] and verdict in ("PASS", "SKIP") and history[test][:7] != "NOT RUN"]
@@ -248,7 +227,7 @@ def tell(ctx, name, results, history):
 
 def pristine_results(ctx, mode, tests):
     """The pristine kernel's results of TESTS in MODE; those of an unchanged kernel and tests are kept."""
-    image, tests = ctx.image("0"), [test for test in tests if test.name not in FATAL]
+    image, tests = ctx.image("0"), [test for test in tests if test.name not in ctx.base.words("FATAL")]
     machine = mode.machine()
     key = digest(image.read_bytes(), mode.parameter, MACHINES[machine].identity(), *(part for test in tests for part in (
         test.command, test.source.read_bytes())), *(read(TOP / "scripts" / name) for name in ("boot.py", "init")))
@@ -259,8 +238,8 @@ def pristine_results(ctx, mode, tests):
                          f"check/pristine-{mode.cpu}-{mode.name}", tests, lambda _, verdict: verdict in ("PASS", "SKIP"), tries=2)
         write(kept, json.dumps([result.results, result.splats, result.history]))
     results, splats, history = json.loads(kept.read_text())
-    tell(ctx, "the pristine kernel", results, history)
-    unfit = dict.fromkeys(FATAL, "NOT RUN (it brings that kernel down)")
+    report_retries(ctx, "the pristine kernel", results, history)
+    unfit = dict.fromkeys(ctx.base.words("FATAL"), "NOT RUN (it brings that kernel down)")
     return {name: verdict for name, verdict, _ in results} | unfit, splats, history | unfit
 
 
@@ -269,6 +248,7 @@ def compare(mode, pattern=""):
     def item(ctx):
         tests = [test for test in ctx.tests(cpu=mode.cpu) if re.search(pattern, test.name)]
         images, machine = [ctx.image("0"), ctx.image()], mode.machine()
+        required = {name for key in ("REQUIRED", "OWN", "OWN_X86", "FATAL") for name in ctx.base.words(key)}
         MACHINES[machine].ready()
         with ThreadPoolExecutor(1) as pool:
             pristine = pool.submit(pristine_results, ctx, mode, tests)
@@ -276,7 +256,7 @@ def compare(mode, pattern=""):
                 pristine.result()       # one of them keeps the processors busy
 
             def judge(name, after):
-                must = name in MUST_PASS or pristine.result()[0][name] == "PASS"
+                must = name in required or pristine.result()[0][name] == "PASS"
                 return after if after == "PASS" else "FAIL" if must or after not in ("FAIL", "SKIP") else "SKIP"
 
             patched = booted(ctx, "the patched kernel", f"patched-{mode.cpu}-{mode.name}", images[1], tests,
@@ -296,23 +276,23 @@ def clean_log(name, result, before=0):
 
 
 def guest_runs(ctx):
-    result = told(ctx, "the patched kernel",
-                  retried(lambda _, log: guest("the patched kernel", log, ctx.image(), rounds=1), "check/guest",
-                          [Test("guest", 0, "", None)], passes))
+    result = reported(ctx, "the patched kernel",
+                      retried(lambda _, log: guest("the patched kernel", log, ctx.image(), rounds=1), "check/guest",
+                              [Test("guest", 0, "", None)], passes))
     for _, verdict, seconds in result.results:
         yield "guest: DIMMs, virtio-mem, migration", verdict, seconds, result.history["guest"]
     yield clean_log("guest", result)
 
 
 def good(ctx, cell):
-    """The result of a cell of make build-each, which must be good; the base is only compiled to compare warnings."""
+    """The result of a cell of make build-each, which must be good; the base is compiled only to compare warnings."""
     result = done(cell) or do(cell, lambda: good(ctx, type(cell)(ctx.base, ctx.commits, 0, cell.target))["warnings"])
     if result["verdict"] != "ok":
         raise Failure(f"{cell.head()}: {result['detail']}")
     return result
 
 
-def last_step(name, kind=Cell):
+def last_step(name, kind=Compiled):
     def item(ctx):
         good(ctx, kind(ctx.base, ctx.commits, len(ctx.commits) - 1, TARGETS[name]))
     return item
@@ -323,7 +303,7 @@ def every_step(name):
         last = len(ctx.commits) - 1
         for step in range(1, last + 1):
             ctx.progress(f"(step {step} of {last})")
-            good(ctx, Cell(ctx.base, ctx.commits, step, TARGETS[name]))
+            good(ctx, Compiled(ctx.base, ctx.commits, step, TARGETS[name]))
     return item
 
 
@@ -333,7 +313,7 @@ def debug_kernel(ctx):
 
 def debug_tests(mode):
     def item(ctx):
-        tests = ctx.tests(DEBUG_TESTS[mode.cpu], 5, mode.cpu)
+        tests = ctx.tests(ctx.base.words(f"DEBUG_{mode.cpu}"), 5, mode.cpu)
         result = booted(ctx, "the debug kernel", f"debug-{mode.cpu}", ctx.image("", "debug"), tests,
                         machine=mode.machine(), append=mode.parameter, slower=5)
         for name, verdict, seconds in result.results:
@@ -349,52 +329,72 @@ def arm64_kernel(ctx):
 def arm64_tests(ctx):
     arch = ARCHS["arm64"]
     image = build(pick(ctx.base, ctx.commits, "", arch, ""))
-    tests = tests_of(*selftests(ctx.base, ctx.commits, arch), ARM64_TESTS)
+    tests = tests_of(*selftests(ctx.base, ctx.commits, arch), ctx.base.words("ARM64"))
     result = booted(ctx, "the arm64 kernel", "arm64", image, tests, machine="qemu-arm64")
     for name, verdict, seconds in result.results:
         yield f"arm64: {name}", verdict, seconds, result.history[name]
     yield clean_log("arm64", result)
 
 
-def command_item(*words, cwd=TOP, log=None):
-    """An item that is a command: passed if it exits with 0."""
+def harness(target, *words):
+    """A target of the memslots in user space."""
     def item(ctx):
-        words_ = [word.format(tree=ctx.base.tree) for word in words]
-        run(words_, log or f"check/{words_[0].replace('/', '-')}", f"{' '.join(words_)} failed", cwd=cwd)
+        run(["make", "-C", ctx.base.tree / "tools/testing/memslots", target, f"O={ctx.base.out}/memslots", *words],
+            f"{ctx.base.name}/memslots-{target}", f"make {target} in tools/testing/memslots failed")
     return item
 
 
-ITEMS = [
+FORM = [
     ("refresh gives patches/ back", round_trip),
     ("series repeats", mails_repeat),
     ("am gives the tree", mails_apply),
-    ("nothing of the array left", array_gone),
-    ("kvm_main.c shorter", shorter),
-    ("MAINTAINERS", maintained),
     ("lint", linted),
-    ("documents", documents),
-    ("workshop", workshop),
-    ("memslots in user space", command_item("make", "-C", "tools/testing/memslots", "check", "KDIR={tree}",
-                                            f"O={OUT}/memslots")),
-    ("every step compiles for x86_64", every_step("x86_64")),
-    *((f"last step compiles for {name}", last_step(name)) for name, target in TARGETS.items()
-      if target.defconfig and name != "x86_64"),
-    ("sparse and W=1", last_step("x86_64", Strict)),
-    ("pristine kernel builds", pristine_kernel),
-    ("patched kernel builds", patched_kernel),
-    ("selftests build", selftests_built),
-    ("nothing to do twice", nothing_to_do),
-    ("broken start is told", no_user_space),
-    ("Bochs builds", bochs_builds),
-    *((f"selftests {mode.title}, both kernels", compare(mode, INTEL.get(name, INTEL["more"]) if cpu == "intel" else ""))
-      for (cpu, name), mode in MODES.items()),
-    ("guest", guest_runs),
-    ("arm64 kernel builds", arm64_kernel),
-    ("arm64 tests", arm64_tests),
-    ("debug kernel builds", debug_kernel),
-    *((f"debug kernel's tests, {mode.title}", debug_tests(mode))
-      for mode in (MODES["amd", "npt0"], MODES["intel", "ept"])),
 ]
+
+
+def kernel_items(base):
+    compiled = [name for name in base.words("COMPILED") if TARGETS[name].defconfig]
+    return [
+        *FORM,
+        *([("nothing of the old left", old_gone)] if base["GONE"] else []),
+        *([(f"{base['SHORTER']} shorter", shorter)] if base["SHORTER"] else []),
+        ("MAINTAINERS", maintained),
+        ("documents", documents),
+        ("workshop", workshop),
+        ("memslots in user space", harness("check")),
+        ("every step compiles for x86_64", every_step("x86_64")),
+        *((f"last step compiles for {name}", last_step(name)) for name in compiled if name != "x86_64"),
+        ("sparse and W=1", last_step("x86_64", Strict)),
+        ("pristine kernel builds", pristine_kernel),
+        ("patched kernel builds", patched_kernel),
+        ("selftests build", selftests_built),
+        ("nothing to do twice", nothing_to_do),
+        ("broken start is reported", no_user_space),
+        ("Bochs builds", bochs_builds),
+        *((f"selftests {mode.title}, both kernels", compare(mode, base[f"MODE_{cpu}_{name}"]))
+          for (cpu, name), mode in MODES.items()),
+        ("guest", guest_runs),
+        *([("arm64 kernel builds", arm64_kernel), ("arm64 tests", arm64_tests)] if "arm64" in base.words("ARCHS") else []),
+        ("debug kernel builds", debug_kernel),
+        *((f"debug kernel's tests, {mode.title}", debug_tests(mode))
+          for mode in (MODES["amd", "npt0"], MODES["intel", "ept"])),
+    ]
+
+
+def elsewhere(base, function):
+    """The item FUNCTION, of another BASE."""
+    def item(ctx):
+        other = ctx.once(base.name, lambda: Context(base))
+        return function(other)
+    return item
+
+
+def items():
+    """All items of BASE; without one, of the default base, and the form of the other series."""
+    base = Base()
+    found = kernel_items(base) if base["KIND"] == "kernel" else [*FORM, ("QEMU builds", lambda ctx: qemu.build(ctx.base) and None)]
+    others = [other for other in bases() if other.name != base.name and read_series(other) and not VARS["BASE"]]
+    return found + [(f"{other.name}: {name}", elsewhere(other, function)) for other in others for name, function in FORM]
 
 
 # ---------------------------------------------------------------- the suite
@@ -453,7 +453,7 @@ def suite(items, parts, where):
 
 
 def command(*parts):
-    return suite(ITEMS, parts, "check")
+    return suite(items(), parts, "check")
 
 
 if __name__ == "__main__":

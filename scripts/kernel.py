@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tree import materialise
-from workshop import (NPROC, TOP, VARS, Base, Failure, choice, digest, git, lock, main, note, pretty, read, remove,
+from workshop import (NPROC, TOP, VARS, Base, Failure, choice, digest, git, install, lock, main, note, pretty, read, remove,
                       run, stage, write)
 
 CONFIGS = ("", "debug", "kcsan", "bundle")
@@ -41,8 +41,14 @@ ARCHS = {arch.name: arch for arch in (
 def arch_of():
     arch = ARCHS[choice("ARCH", tuple(ARCHS), "x86_64")]
     if arch.cross and os.uname().machine != arch.tools:
-        subprocess.run([TOP / "scripts/install-deps", arch.name], check=True)
+        install(arch.name)
     return arch
+
+
+def fragment(base, name):
+    """The config fragment NAME, with what BASE adds to it."""
+    paths = [where / "configs" / f"{name}.config" for where in (TOP, base.patches)]
+    return "".join(read(path) for path in paths if path.exists())
 
 
 class Variant:
@@ -62,7 +68,7 @@ class Variant:
 
     def fragments(self):
         names = ["kvm", self.arch.name, *([self.config] if self.config else [])]
-        return "".join(read(TOP / "configs" / f"{name}.config") for name in names)
+        return "".join(fragment(self.base, name) for name in names)
 
     def demanded(self):
         """Those fragments of which every option must come out as it says."""
@@ -79,14 +85,19 @@ class Variant:
         return digest(self.sources(), self.fragments(), compiler(self.arch))
 
 
-def pick(base, commits, config=None, arch=None, series=None):
-    """The Variant that the make variables ask for."""
+def wanted_step(commits, series=None):
+    """The number of the step that SERIES names: the last one without."""
     last = len(commits) - 1
     series = VARS["SERIES"] if series is None else series
     if series and not (series.isdigit() and int(series) <= last):
         raise Failure(f"SERIES={series} is unknown: use 0 (pristine) to {last} (the whole series)")
+    return int(series) if series else last
+
+
+def pick(base, commits, config=None, arch=None, series=None):
+    """The Variant that the make variables ask for."""
     config = choice("CONFIG", CONFIGS, "") if config is None else config
-    return Variant(base, commits, int(series) if series else last, config, arch or arch_of())
+    return Variant(base, commits, wanted_step(commits, series), config, arch or arch_of())
 
 
 def source(base, commit):
@@ -122,7 +133,7 @@ def check_config(variant, fragments):
         if want not in got.splitlines() and not (value == "n" and f"\n{option}=" not in got):
             missed.append(f"{option}={value}")
     if missed:
-        raise Failure(f"Linux {variant.base.name} does not take {', '.join(missed)}: mend configs/")
+        raise Failure(f"Linux {variant.base.name} does not take {', '.join(missed)}: fix the fragments in configs/")
 
 
 def build(variant):
@@ -203,9 +214,9 @@ def seed(variant):
 
 def programs(base, commit, arch):
     """The KVM selftests that the kernel's Makefile builds for ARCH."""
-    makefile = git(base.tree, "show", f"{commit}:tools/testing/selftests/kvm/Makefile")
-    return [word for words in re.findall(rf"^TEST_GEN_PROGS_{arch.tools} \+?= (.*)$", makefile, re.M)
-            for word in words.split()]
+    makefile = git(base.tree, "show", f"{commit}:{base['SELFTESTS']}")
+    return [word for words in re.findall(rf"^(?:{base[f'PROGRAMS_{arch.name}']}) \+?= (.*)$", makefile, re.M)
+            for word in words.split() if not word.startswith("$")]
 
 
 def selftests(base, commits, arch):
@@ -234,7 +245,7 @@ def selftests(base, commits, arch):
         kvm = src / "tools/testing/selftests/kvm"
         # No recursion into the kernel's own headers_install: that would build in the source tree.
         run(["make", "-C", kvm, f"-j{NPROC}", *make[4:], f"OUTPUT={where}", "KSFT_KHDR_INSTALL=",
-             f"INSTALL_HDR_PATH={where}/usr", "LDFLAGS=-static -pthread -no-pie", "LDLIBS="], log,
+             f"INSTALL_HDR_PATH={where}/usr", "LDFLAGS=-static -pthread -no-pie", f"LDLIBS={base['SELFTESTS_LIBS']}"], log,
             "building the selftests failed", append=True, env={"ARCH": arch.name})
         for name in names:
             subprocess.run([f"{arch.cross}strip", where / name], check=True)

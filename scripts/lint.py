@@ -3,9 +3,10 @@
 """
 usage: make lint [BASE=v5.10]
 
-The kernel's checkpatch.pl --strict over every mail of the series (the exceptions, each with its reason, are in
-scripts/checkpatch.exceptions), shellcheck over shell scripts, codespell over all texts, and this repository's own
-rules: no Signed-off-by in patches/, no trailing white space, Python that compiles.
+checkpatch.pl of the base over every mail of the series (exceptions, each with its reason, are in
+patches/BASE/checkpatch), shellcheck over shell scripts, codespell over all texts, and this repository's own rules: no
+Signed-off-by in patches/, no trailing white space, Python that compiles, no file in patches/BASE/own that is longer
+than 150 lines or that no step brings.
 """
 
 import re
@@ -14,16 +15,19 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from series import export
+from series import export, new_files
 from tree import read_series
 from workshop import NPROC, TOP, Base, Failure, digest, main, note, pretty, read, stage, write
 
 
-def exceptions():
-    """[TYPE, pattern] of scripts/checkpatch.exceptions."""
-    path = TOP / "scripts/checkpatch.exceptions"
+OPTIONS = {"kernel": ["--strict", "--show-types"], "qemu": []}
+OWN_LINES = 150     # what is longer is no adapter
+
+
+def exceptions(path):
+    """[TYPE, pattern] of patches/BASE/checkpatch."""
     found = []
-    for number, line in enumerate(read(path).splitlines(), 1):
+    for number, line in enumerate(read(path).splitlines() if path.exists() else [], 1):
         if line.strip() and not line.startswith("#"):
             fields = line.split(" | ")
             if len(fields) != 3 or not fields[2].strip():
@@ -34,22 +38,22 @@ def exceptions():
 
 def checkpatch(base, mail, allowed, used):
     """The reports of checkpatch on MAIL that no exception covers. What it said is kept: it is slow."""
-    script = base.tree / "scripts/checkpatch.pl"
-    kept = base.out / "checkpatch" / digest(mail.read_bytes(), script.read_bytes(),
-                                            (base.tree / "scripts/spelling.txt").read_bytes())
+    script, words = base.tree / "scripts/checkpatch.pl", base.tree / "scripts/spelling.txt"
+    kept = base.out / "checkpatch" / digest(mail.read_bytes(), *(path.read_bytes() for path in (script, words) if path.exists()))
     if not kept.exists():
-        done = subprocess.run(["perl", script, "--strict", "--show-types", "--no-summary", "--color=never", mail], cwd=base.tree, check=False,
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(["perl", script, *OPTIONS[base["KIND"]], "--no-summary", "--color=never", mail],
+                              cwd=base.tree, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              errors="replace")
         if done.returncode not in (0, 1) or "line" in done.stderr and not done.stdout:
             raise Failure(f"checkpatch.pl failed on {mail.name}: {(done.stderr.splitlines() or ['?'])[0]}")
         write(kept, done.stdout)
     left = []
     for block in re.split(r"\n\n+", read(kept)):
-        head = re.match(r"(ERROR|WARNING|CHECK):(\w+): ", block)
+        head = re.match(r"(ERROR|WARNING|CHECK):(\w*):? ", block)
         if not head:
             continue
         for entry in allowed:
-            if entry[0] == head.group(2) and entry[1].search(f"{mail.name}: {block}"):
+            if entry[0] == head.group(2) and entry[1].search(block):
                 used.add(entry)
                 break
         else:
@@ -112,16 +116,28 @@ def own_rules(paths):
     return found
 
 
+def own_files(base):
+    """The base's own versions of files are small, and none is left over."""
+    brought, found = new_files(base) | {"MAINTAINERS"}, []
+    for path in (base.patches / "own").rglob("*"):
+        lines = read(path).count("\n") if path.is_file() else 0
+        if lines > OWN_LINES:
+            found.append(f"{pretty(path)}: {lines} lines, more than {OWN_LINES}: share what is not of {base.name} alone")
+        if path.is_file() and str(path.relative_to(base.patches / "own")) not in brought:
+            found.append(f"{pretty(path)}: no step brings it")
+    return found
+
+
 def lint(base):
     """All findings, as lines."""
     mails = sorted(export(base).glob("*.patch"))[1:] if read_series(base) else []
-    allowed, used = exceptions(), set()
+    allowed, used = exceptions(base.patches / "checkpatch"), set()
     with stage("lint") as st, ThreadPoolExecutor(int(NPROC)) as pool:
         paths = tracked()
         jobs = [pool.submit(checkpatch, base, mail, allowed, used) for mail in mails]
         jobs += [pool.submit(check, paths) for check in (shellcheck, codespell, python, own_rules)]
-        found = [line for job in jobs for line in job.result()]
-        found += [f"scripts/checkpatch.exceptions: {kind} | {pattern.pattern} is not needed any more"
+        found = [line for job in jobs for line in job.result()] + own_files(base)
+        found += [f"{pretty(base.patches / 'checkpatch')}: {kind} | {pattern.pattern} is not needed any more"
                   for kind, pattern in allowed if (kind, pattern) not in used]
         st.note = f" ({len(mails)} mails, {len(paths)} files)"
     return found
@@ -133,7 +149,7 @@ def command():
     found = lint(base)
     for line in found:
         print(line)
-    note(f"{len(found)} findings" if found else "nothing to mend")
+    note(f"{len(found)} findings" if found else "nothing to fix")
     return 1 if found else 0
 
 

@@ -8,14 +8,13 @@ fixes in patches/bochs-3.0 (no series: its file "source" says what is fetched).
 
 import contextlib
 import os
-import re
 import shlex
 import subprocess
 import time
 from pathlib import Path
 
-from tree import mirrors, stage_dir
-from workshop import NPROC, OUT, TOP, VARS, Failure, Unavailable, choice, digest, lock, pretty, read, run, stage, write
+from source import ask_archive, mirrors
+from workshop import NPROC, OUT, TOP, VARS, Failure, choice, digest, facts, install, lock, pretty, read, run, stage, stage_dir, write
 
 # What every kernel is told, whatever runs it.
 COMMON = "ignore_loglevel printk.devkmsg=on panic=-1 log_buf_len=4M"
@@ -206,26 +205,20 @@ def build_bochs():
 
     if built():
         return
-    subprocess.run([TOP / "scripts/install-deps", "bochs"], check=True)
+    install("bochs")
     with stage("building Bochs"), lock(OUT / "bochs/lock"):
         if built():
             return
-        facts = dict(word.split("=", 1) for word in shlex.split(read(PATCHES / "source"), comments=True))
-        tar = OUT / "download" / facts["FILE"].rpartition("/")[2]
+        source = facts(PATCHES / "source")
+        tar = OUT / "download" / source["FILE"].rpartition("/")[2]
         log = "bochs/build"
         if not tar.exists():
             tar.parent.mkdir(parents=True, exist_ok=True)
             # apt checks the hash; what it has not checked keeps another name.
             part = tar.with_name(f"{tar.name}.part")
-            try:
-                run(["/usr/lib/apt/apt-helper", "-oAPT::Sandbox::User=root", "download-file",
-                     f"{mirrors()[0]}/{facts['FILE'].replace('+', '%2b')}", part, f"SHA256:{facts['SHA256']}"], log,
-                    f"the source of Bochs could not be fetched: check the network, or put {facts['FILE']} of Debian's "
-                    f"archive at {pretty(tar)}")
-            except Failure as failure:
-                if re.search(r"\b(404|410)\b", read(failure.log)):
-                    raise Unavailable(f"the archive has no {tar.name} any more: put it at {pretty(tar)}") from failure
-                raise
+            ask_archive(["/usr/lib/apt/apt-helper", "-oAPT::Sandbox::User=root", "download-file",
+                         f"{mirrors()[0]}/{source['FILE'].replace('+', '%2b')}", part, f"SHA256:{source['SHA256']}"], log,
+                        source["FILE"], f"put it at {pretty(tar)}")
             part.rename(tar)
         with stage_dir(OUT / "bochs/src") as src:
             run(["tar", "-C", src, "--strip-components=1", "-xf", tar], log,

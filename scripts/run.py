@@ -3,10 +3,10 @@
 """
 usage: make run [BASE=v5.10] [CPU=amd|intel] [MODE=...]
 
-The main job: gets the base, applies the series, builds the pristine and the patched kernel from the same config,
-boots both in an emulator (make boot --help has more of CPU and MODE), runs set_memory_region_test on both, measures both
-in virtual time on emulated AMD (make bench measures more), and prints both side by side. Exit 0 only if the patched kernel passes all that the pristine one passes, with a clean kernel
-log.
+The main job: fetch the base, apply the series, build the pristine and the patched kernel from the same config, boot
+both in an emulator (scripts/boot.py --help explains CPU and MODE), run the tests RUN of patches/BASE/tests on both,
+measure both in virtual time on emulated AMD (make bench measures more), and print both side by side. Exits 0 only if
+the patched kernel passes all that the pristine one passes, with a clean kernel log.
 """
 
 import subprocess
@@ -17,8 +17,6 @@ from kernel import arch_of, build, pick, selftests
 from machine import MACHINES, mode_of
 from tree import materialise
 from workshop import TOP, VARS, Base, main, pretty, stage, write
-
-TESTS = ["set_memory_region_test"]
 
 
 def results(boot, name, figures):
@@ -42,7 +40,7 @@ def command():
     kernels = [pick(base, commits, arch=arch, series=series) for series in ("0", str(len(commits) - 1))]
     images = [build(kernel) for kernel in kernels]
     where, names = selftests(base, commits, arch)
-    tests = tests_of(where, names, VARS["TESTS"].split() or TESTS)
+    tests = tests_of(where, names, VARS["TESTS"].split() or base.words("RUN"))
     MACHINES[machine].ready()
     boots = []
     for kernel, image in zip(kernels, images):
@@ -50,9 +48,9 @@ def command():
             boots.append(boot(kernel.title, f"{base.name}/run-{kernel.dir.name}", image, tests, machine,
                               f"{mode.parameter} {VARS['APPEND']}"))
     figures = []
-    if arch.name == "x86_64":
+    if arch.name == "x86_64" and base["COST"]:
         with stage("measuring both"):
-            figures = [figures_of(image, where / "memslot_perf_test", f"run-{kernel.name}")
+            figures = [figures_of(image, where / base["COST"], f"run-{kernel.name}")
                        for kernel, image in zip(kernels, images)]
     pristine, patched = boots
     columns = [results(boot, name, measured) for boot, name, measured in zip(

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """
 usage: make series          writes the mails for git am, cover letter first; prints their directory
-       make am LINUX=DIR    applies them to the kernel tree DIR; on a conflict DIR is left as it was
+       make am LINUX=DIR    applies them to the kernel tree DIR; on a conflict DIR is left as it was (QEMU=DIR for QEMU)
        make refresh         rewrites patches/ and the new files from the commits of the materialised tree
 
 Each takes BASE=v5.10. Refresh is the way back of make tree: edit commits in the printed tree (git commit --amend,
@@ -10,17 +10,16 @@ git rebase -i base), then refresh. A file that the base lacks comes out whole, a
 names it. scripts/series.py refresh --check only says whether it would change anything.
 """
 
-import os
 import re
 import subprocess
-import sys
 from email.utils import format_datetime
 from datetime import datetime
 from pathlib import Path
 
-from tree import Patch, State, import_base, materialise, new_file_mode, read_series, stage_dir
-from workshop import (OUT, QUIET_GIT, TOP, VARS, Base, Failure, git, identity, kernel_version, lock, main, note,
-                      person, pretty, read, remove, stage, write)
+from source import version_of
+from tree import Patch, State, materialise, new_file_mode
+from workshop import (OUT, TOP, VARS, Base, Failure, bases, git, identity, lock, main, note, person, pretty, read, remove,
+                      stage, stage_dir, write)
 
 # Where the repository keeps what is its own: no kernel file may come to lie there.
 OURS = re.compile(r"(patches|configs|out|\.ci)/|(Makefile|README\.md|COPYING|\.gitignore|MAINTAINERS)$")
@@ -29,6 +28,21 @@ DIFF = ["--no-color", "--no-ext-diff", "--no-textconv", "--diff-algorithm=myers"
 
 
 # ---------------------------------------------------------------- refresh
+
+def new_files(base):
+    """The paths that the series of BASE brings."""
+    return {path for patch in base.patches.glob("*.patch") for path in re.findall(r"^New-file: (\S+)$", read(patch), re.M)}
+
+
+def shared(base):
+    """The shared files that other bases bring: path -> those bases."""
+    found = {}
+    for other in bases():
+        for path in new_files(other) if other.name != base.name else ():
+            if other.file(path) == TOP / path:
+                found.setdefault(path, []).append(other)
+    return found
+
 
 def split_commits(base):
     """The commits of the tree as (steps, new files: path -> (mode, blob))."""
@@ -91,26 +105,31 @@ def refresh(base, check=False):
             listing.append(step.name)
         want[old_series] = ("\n".join(listing) + "\n").encode()
 
-        known = {path for other in TOP.glob("patches/*/*.patch")
-                 for path in re.findall(r"^New-file: (\S+)$", read(other), re.M)}
+        had, elsewhere = new_files(base), shared(base)
         modes = {}
         for path, (mode, blob) in added.items():
-            where = TOP / path
-            if OURS.match(path) or (where.exists() and path not in known and path.startswith("scripts/")):
+            where = base.file(path)
+            if OURS.match(path) or (where.exists() and path not in had | elsewhere.keys() and path.startswith("scripts/")):
                 raise Failure(f"new file {path} would overwrite the repository's own: give it another path")
             if mode not in ("100644", "100755"):
                 raise Failure(f"new file {path} is no plain file: the repository cannot hold it")
             want[where] = subprocess.run(["git", "-C", base.tree, "cat-file", "blob", blob], check=True,
                                          capture_output=True).stdout
             modes[where] = mode
-        elsewhere = {path for other in TOP.glob("patches/*/*.patch") if other.parent != base.patches
-                     for path in re.findall(r"^New-file: (\S+)$", read(other), re.M)}
         gone = [path for path in base.patches.glob("*.patch") if path not in want]
-        gone += [TOP / path for path in known - elsewhere - set(added) if (TOP / path).exists()]
+        gone += [base.file(path) for path in had - set(added)
+                 if base.file(path).exists() and (base.file(path) != TOP / path or path not in elsewhere)]
         changed = [path for path, data in want.items()
                    if not path.exists() or path.read_bytes() != data
                    or (path in modes and modes[path] != new_file_mode(path))]
+        others = {other.name: other for path in changed for other in elsewhere.get(pretty(path), [])
+                  if State(other).get("commit")}
         if not check:
+            for other in others.values():
+                edits = State(other).edits()
+                if edits:
+                    raise Failure(f"{other.name} shares files that this changes, and {pretty(other.tree)} has {edits} that "
+                                  f"are not in patches/: make refresh BASE={other.name} first")
             # The list last: until then make tree still sees the old series or says what is missing.
             for path in sorted(changed, key=lambda p: p == old_series):
                 write(path, want[path])
@@ -125,7 +144,11 @@ def refresh(base, check=False):
             # These very commits are now what patches/ say.
             head = git(base.tree, "rev-parse", "HEAD").strip()
             state.set(commit=head, stamp="")
-        return changed + gone
+    if not check:
+        for other in others.values():
+            note(f"{other.name} shares files that this changed: building it anew")
+            materialise(other)
+    return changed + gone
 
 
 # ---------------------------------------------------------------- export
@@ -161,7 +184,7 @@ def write_cover(base, path, date):
     text = re.sub(r"^Date: .*$", lambda _: f"Date: {date}", text, count=1, flags=re.M)
     text = text.replace("*** SUBJECT HERE ***", subject, 1)
     state = State(base)
-    body = f"{body.strip(chr(10))}\n\nMade for Linux {state.get('version')} ({state.get('origin')})."
+    body = f"{body.strip(chr(10))}\n\nMade for {base.project} {state.get('version')} ({state.get('origin')})."
     write(path, text.replace("*** BLURB HERE ***", body, 1))
 
 
@@ -173,25 +196,27 @@ def foreign(tree, *args, ok=(0,)):
 
 def apply_mails(base, target, quiet=False):
     """git am the mails in somebody's tree TARGET, or leave it as it was."""
-    wanted = f"a git tree of Linux {base['VERSION']}.y"
+    given = f"{base.project.upper()}={target or 'DIR'}"
+    wanted = f"a git tree of {base.project} {base['VERSION']}.y"
     if not target:
-        raise Failure(f"which tree? make am LINUX=DIR, with {wanted}")
+        raise Failure(f"which tree? make am {given}, with {wanted}")
     target = Path(target)
     if not target.is_dir():
-        raise Failure(f"LINUX={target} is no directory: give {wanted}")
+        raise Failure(f"{given} is no directory: give {wanted}")
     inside = foreign(target, "rev-parse", "--show-toplevel", ok=(0, 128)).strip()
     if not inside or Path(inside).resolve() != target.resolve():
-        raise Failure(f"LINUX={target} is not the top of a git tree: give {wanted}")
-    version = kernel_version(target)
+        raise Failure(f"{given} is not the top of a git tree: give {wanted}")
+    version = version_of(base, target)
     if not version or version[0] != base["VERSION"]:
-        raise Failure(f"LINUX={target} is {'Linux ' + version[1] if version else 'no kernel tree'}: give {wanted}")
+        raise Failure(f"{given} is {f'{base.project} {version[1]}' if version else f'no tree of {base.project}'}: "
+                      f"give {wanted}")
     for busy in ("rebase-apply", "rebase-merge", "MERGE_HEAD", "CHERRY_PICK_HEAD"):
         if (target / foreign(target, "rev-parse", "--git-path", busy).strip()).exists():
-            raise Failure(f"LINUX={target} is in the middle of an am, rebase or merge: finish or abort it first")
+            raise Failure(f"{given} is in the middle of an am, rebase or merge: finish or abort it first")
     if foreign(target, "status", "--porcelain", "-uno"):
-        raise Failure(f"LINUX={target} has uncommitted changes: commit or stash them first")
+        raise Failure(f"{given} has uncommitted changes: commit or stash them first")
     if not foreign(target, "rev-parse", "-q", "--verify", "HEAD", ok=(0, 1)):
-        raise Failure(f"LINUX={target} has no commit: give {wanted}")
+        raise Failure(f"{given} has no commit: give {wanted}")
 
     mails = sorted(export(base).glob("*.patch"))[1:]
     with stage(f"git am of {len(mails)} mails") as st:
@@ -207,11 +232,11 @@ def apply_mails(base, target, quiet=False):
             if (target / foreign(target, "rev-parse", "--git-path", "rebase-apply").strip()).exists():
                 foreign(target, "am", "--abort")
             if foreign(target, "rev-parse", "HEAD") != before or foreign(target, "status", "--porcelain", "-uno"):
-                raise Failure(f"git am --abort did not bring LINUX={target} back to {before.strip()}: look there", log)
-            raise Failure(f"patch {applied + 1} of {len(mails)}, {mails[applied].name}, does not apply to Linux "
+                raise Failure(f"git am --abort did not bring {given} back to {before.strip()}: look there", log)
+            raise Failure(f"patch {applied + 1} of {len(mails)}, {mails[applied].name}, does not apply to {base.project} "
                           f"{version[1]} in {target}, which is left as it was: the series was made for "
                           f"{State(base).get('origin')}, apply it to that or rebase it", log)
-        st.note = f" onto Linux {version[1]}"
+        st.note = f" onto {base.project} {version[1]}"
     if not quiet:
         print(foreign(target, "log", "--oneline", f"{before.strip()}..HEAD"), end="")
 
@@ -239,7 +264,7 @@ def command(what="", *options):
         print(export(base))
     elif what == "am":
         stage.plan(4)
-        apply_mails(base, VARS["LINUX"])
+        apply_mails(base, VARS[base.project.upper()])
     else:
         raise Failure(f"scripts/series.py: no such command {what!r} (see --help)")
     return 0

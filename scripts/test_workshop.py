@@ -42,8 +42,8 @@ class Sandbox:
             copy = shutil.copytree if source.is_dir() else shutil.copy2
             copy(source, self.top / name, **({"ignore": shutil.ignore_patterns("__pycache__")}
                                              if source.is_dir() else {}))
-        self.write("scripts/checkpatch.exceptions", "# none\n")
-        self.write("patches/v5.10/base", (TOP / "patches/v5.10/base").read_text())
+        for name in ("base", "tests"):
+            self.write(f"patches/v5.10/{name}", (TOP / "patches/v5.10" / name).read_text())
         self.write("patches/v5.10/series", "# The steps.\n")
         self.write("patches/v5.10/cover-letter.txt", "KVM: A toy\n\nWhat it is for.\n")
         (path / "gitconfig").write_text("[user]\n\tname = Toy Maker\n\temail = toy@example.invalid\n")
@@ -103,6 +103,27 @@ class Sandbox:
             KVM_MAIN.replace("line_5;", "five;").replace("line_50;", "fifty;")})
         self.make("refresh")
         return self
+
+    def checkpatch(self):
+        """The toy kernel gets the real one's checkpatch.pl, and the workshop is a git tree: for make lint."""
+        for name in ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch"):
+            (self.toy / "scripts").mkdir(exist_ok=True)
+            shutil.copy2(TOP / "out/v5.10/linux/scripts" / name, self.toy / "scripts" / name)
+        for name in ("COPYING", "CREDITS", "Kbuild", "README"):
+            (self.toy / name).touch()
+        for name in ("Documentation", "arch", "drivers", "fs", "init", "ipc", "kernel", "lib", "net"):
+            self.write(self.toy / name / "keep", "")
+        self.git("init", "-q", where=self.top)
+        self.write(".gitignore", "/out/\n__pycache__/\n")
+        return self
+
+    def second_base(self):
+        """A base is a directory: patches/v5.10-copy, with its tree."""
+        shutil.copytree(self.top / "patches/v5.10", self.top / "patches/v5.10-copy")
+        base = self.top / "patches/v5.10-copy/base"
+        base.write_text(base.read_text().replace("DEFAULT=yes", ""))
+        self.make("tree", "BASE=v5.10-copy")
+        return self.top / "out/v5.10-copy/linux"
 
     def linux(self, path, **kwargs):
         """Somebody's git tree of the toy kernel."""
@@ -300,7 +321,7 @@ def source_refused(box):
     box.toy_kernel(other, version=(6, 1, 1))
     (box.top.parent / "empty").mkdir()
     (box.top.parent / "bad.tar.xz").write_text("not a tarball")
-    for source, says in (("nowhere", "does not exist"), ("empty", "LINUX_SRC=/.*empty is no kernel tree"), ("other", "Linux 6.1.1.*wants 5.10"),
+    for source, says in (("nowhere", "does not exist"), ("empty", "LINUX_SRC=/.*empty is no tree of Linux"), ("other", "Linux 6.1.1.*wants 5.10"),
                          ("bad.tar.xz", "does not unpack")):
         box.refuses("tree", says=says, LINUX_SRC=str(box.top.parent / source))
         assert not [path for path in box.tree.parent.glob("linux*")], source
@@ -442,17 +463,7 @@ def am_refuses(box):
 @case
 def lint_finds(box):
     """make lint: clean as it is; finds a Signed-off-by, white space, a spelling, a shell mistake, what checkpatch says"""
-    real = TOP / "out/v5.10/linux/scripts"
-    for name in ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch"):
-        (box.toy / "scripts").mkdir(exist_ok=True)
-        shutil.copy2(real / name, box.toy / "scripts" / name)
-    for name in ("COPYING", "CREDITS", "Kbuild", "README"):
-        (box.toy / name).touch()
-    for name in ("Documentation", "arch", "drivers", "fs", "init", "ipc", "kernel", "lib", "net"):
-        box.write(box.toy / name / "keep", "")
-    box.git("init", "-q", where=box.top)
-    box.write(".gitignore", "/out/\n__pycache__/\n")
-    box.make("tree")
+    box.checkpatch().make("tree")
     box.commit("KVM: Edit a line\n\nBecause of this.", {"virt/kvm/kvm_main.c": KVM_MAIN.replace("line_5;", "five;")})
     box.make("refresh")
     clean = box.make("lint", ok=False)
@@ -466,12 +477,72 @@ def lint_finds(box):
             (box.top / "README.md", "blank \n", "README.md:1: trailing white space"),
             (box.top / "scripts/bad", "#!/bin/sh\ncd $1\n", "SC2086"),
             (box.top / "scripts/bad.py", "if:\n", "bad.py:1"),
-            (box.top / "scripts/checkpatch.exceptions", "LONG_LINE | x | why\n", "not needed any more")):
+            (box.top / "patches/v5.10/checkpatch", "LONG_LINE | x | why\n", "not needed any more")):
         had = path.read_text() if path.exists() else None
         path.write_text(content)
         done = box.make("lint", ok=False)
         assert done.returncode and says in done.stdout, f"{says}: {done.stdout}{done.stderr}"
         path.unlink() if had is None else path.write_text(had)
+
+
+@case
+def another_base(box):
+    """another base: a directory is enough for make tree, series, am, lint and refresh"""
+    box.checkpatch().series()
+    tree = box.second_base()
+    assert box.git("rev-parse", "HEAD^{tree}", where=tree) == box.git("rev-parse", "HEAD^{tree}")
+    assert box.make("series", "BASE=v5.10-copy").stdout.splitlines()[-1] == str(tree.parent / "mails")
+    where = box.top.parent / "somebody"
+    box.git("clone", "-q", tree, where)
+    box.git("reset", "-q", "--hard", "base", where=where)
+    box.make("am", "BASE=v5.10-copy", f"LINUX={where}")
+    assert box.git("rev-parse", "HEAD^{tree}", where=where) == box.git("rev-parse", "HEAD^{tree}", where=tree)
+    assert "3 findings" in box.make("lint", "BASE=v5.10-copy", ok=False).stderr
+    box.write("patches/v5.10-copy/checkpatch", "SPDX_LICENSE_TAG | . | a toy\nFILE_PATH_CHANGES | . | a toy\n")
+    box.make("lint", "BASE=v5.10-copy")
+    files = box.patches()
+    box.make("refresh", "BASE=v5.10-copy")
+    assert box.patches() == files
+
+
+@case
+def shared_files(box):
+    """make refresh: a change to a shared file builds the other series anew, unless that one has edits"""
+    box.series()
+    tree = box.second_base()
+    box.commit("KVM: More\n\nWhy.", {"virt/kvm/new.c": "int more;\n"})
+    files = box.patches()
+    (tree / "MAINTAINERS").write_text("changed\n")
+    box.refuses("refresh", says="v5.10-copy shares files.*uncommitted.*make refresh BASE=v5.10-copy first")
+    assert box.patches() == files
+    box.git("checkout", "-q", "MAINTAINERS", where=tree)
+    assert "v5.10-copy shares files" in box.make("refresh").stderr
+    assert box.git("show", "HEAD:virt/kvm/new.c", where=tree) == "int more;\n"
+    # What only one of them has goes, what both have stays.
+    box.git("reset", "-q", "--hard", "base")
+    box.make("refresh")
+    assert (box.top / "virt/kvm/new.c").exists()
+
+
+@case
+def own_file(box):
+    """patches/BASE/own: comes before the shared file, both ways; lint finds a long one, and one that no step brings"""
+    box.checkpatch().series()
+    own = box.top / "patches/v5.10-copy/own"
+    tree = box.second_base()
+    box.write(own / "virt/kvm/new.c", "int own;\n")
+    box.make("tree", "BASE=v5.10-copy")
+    assert box.git("show", "HEAD:virt/kvm/new.c", where=tree) == "int own;\n"
+    box.commit("KVM: Own\n\nWhy.", {"virt/kvm/new.c": "int own;\n" * 151}, where=tree)
+    box.make("refresh", "BASE=v5.10-copy")
+    assert (own / "virt/kvm/new.c").read_text().count("own") == 151
+    assert (box.top / "virt/kvm/new.c").read_text() == "int a;\nint b;\n"
+    box.write(own / "virt/kvm/old.c", "int old;\n")
+    said = box.make("lint", "BASE=v5.10-copy", ok=False).stdout
+    assert "new.c: 151 lines, more than 150" in said and "old.c: no step brings it" in said, said
+    box.git("reset", "-q", "--hard", "base", where=tree)
+    box.make("refresh", "BASE=v5.10-copy")
+    assert not (own / "virt/kvm/new.c").exists() and (box.top / "virt/kvm/new.c").exists()
 
 
 @case

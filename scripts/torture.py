@@ -15,7 +15,7 @@ import re
 import subprocess
 
 from boot import boot, guest
-from check import clean_log, command_item, suite
+from check import clean_log, harness, suite
 from machine import MODES
 from tree import read_series
 from workshop import OUT, VARS, Failure, main, note, pretty, read, write
@@ -25,7 +25,7 @@ PATIENT = "rcupdate.rcu_cpu_stall_timeout=200"
 
 
 def stress(ctx, seconds, slower):
-    test, = ctx.tests(["memslot_stress_test"], slower)
+    test, = ctx.tests([ctx.base["STRESS"]], slower)
     test.command += f" -t {seconds}"
     test.limit += seconds * 2
     return test
@@ -51,7 +51,7 @@ def stress_debug(mode, seconds):
 
 def failslab(ctx):
     mode = MODES["amd", "npt0"]
-    result = boot("the debug kernel", "torture/failslab", ctx.image("", "debug"), ctx.tests(["memslot_failslab_test"], 5),
+    result = boot("the debug kernel", "torture/failslab", ctx.image("", "debug"), ctx.tests([ctx.base["FAILSLAB"]], 5),
                   mode.machines[0], f"{mode.parameter} {PATIENT}", 5)
     told(result, r"allocations|leak")
     yield "each allocation fails", result.results[0][1], result.results[0][2], pretty(result.log)
@@ -87,7 +87,7 @@ def kcsan(mode, machine, seconds):
     def item(ctx):
         found = {}
         for series, name in (("0", "pristine"), ("", "patched")):
-            tests = [*ctx.tests(["set_memory_region_test"], 5), stress(ctx, seconds if not series else 10, 5)]
+            tests = [*ctx.tests(ctx.base.words("RUN"), 5), stress(ctx, seconds if not series else 10, 5)]
             result = boot(f"the {name} kernel with KCSAN", f"torture/kcsan-{mode.name}-{name}",
                           ctx.image(series, "kcsan"), tests, machine, f"{mode.parameter} {PATIENT}", 5)
             found[name] = races(result, ctx.variant(series, "kcsan"))
@@ -115,11 +115,6 @@ def guests(series, name, rounds):
         yield f"guest, {name}", result.results[0][1], result.results[0][2], pretty(result.log)
         yield clean_log(f"guest, {name}", result)
     return item
-
-
-def harness(*words):
-    return command_item("make", "-C", "tools/testing/memslots", *words, "KDIR={tree}", f"O={OUT}/memslots",
-                        log=f"torture/{words[0]}")
 
 
 def command(*parts):

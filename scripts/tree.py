@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make tree [BASE=v5.10] [LINUX_SRC=DIR|TARBALL] [FORCE=1]
+usage: make tree [BASE=v5.10] [LINUX_SRC=DIR|TARBALL] [FORCE=1]    (QEMU_SRC for a base that is QEMU)
 
 Materialises base and series as a git tree: tag "base" on the pristine import, one commit a step on branch
 "series". Prints the tree's path. What was changed in the tree and is not in patches/ is never thrown away
@@ -15,114 +15,25 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from workshop import (OUT, QUIET_GIT, TOP, VARS, Base, Failure, digest, git, identity, kernel_version, lock, main, note,
-                      person, pretty, read, remove, run, stage, write)
+from source import unpack, version_of
+from workshop import (OUT, QUIET_GIT, VARS, Base, Failure, bases, digest, git, identity, lock, main, person, pretty,
+                      read, remove, stage, stage_dir, write)
 
-IMPORT_DATE = "2020-12-13 22:41:30 +0000"
 GIB = 1 << 30
 
 
 # ---------------------------------------------------------------- the base
 
-def mirrors():
-    """The (main, security) archive addresses that this machine's apt uses."""
-    etc = Path("/etc/apt")
-    found = []      # (address, suite)
-    for path in sorted(etc.glob("sources.list.d/*.sources")):
-        for stanza in re.split(r"\n\s*\n", path.read_text(errors="replace")):
-            fields = dict(re.findall(r"^([\w-]+):[ \t]*(.*(?:\n[ \t]+.*)*)", stanza, re.M))
-            if fields.get("Enabled", "yes").lower() != "no":
-                found += [(uri, suite) for uri in fields.get("URIs", "").split()
-                          for suite in fields.get("Suites", "").split()]
-    for path in [etc / "sources.list", *sorted(etc.glob("sources.list.d/*.list"))]:
-        if path.exists():
-            found += re.findall(r"^\s*deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", path.read_text(errors="replace"), re.M)
-    main_ = [uri for uri, suite in found if re.search(r"/debian/?$", uri) and "security" not in suite]
-    security = [uri for uri, suite in found if "security" in suite]
-    if not main_:
-        raise Failure("apt's sources name no Debian mirror to fetch the kernel source from: give LINUX_SRC=DIR|TARBALL")
-    main_ = main_[0].rstrip("/")
-    return main_, security[0].rstrip("/") if security else main_ + "-security"
-
-
-def download(base):
-    """The newest source package of the kernel, a .deb."""
-    return fetch(base["PACKAGE"], base["SUITES"], OUT / "download" / base.name, f"{base.name}/download",
-                 "give LINUX_SRC=DIR|TARBALL")
-
-
-def fetch(package, suites, have, log, otherwise, arch=""):
-    """Fetch PACKAGE from SUITES into the directory HAVE with apt, its state kept private; returns the .deb."""
-    debs = sorted(have.glob("*.deb"), key=lambda p: p.stat().st_mtime)
-    if debs:
-        return debs[-1]
-    state = OUT / "download" / (f"apt-{arch}" if arch else "apt")
-    for sub in ("lists/partial", "cache/archives/partial", "deb"):
-        (state / sub).mkdir(parents=True, exist_ok=True)
-    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    archive, security = mirrors()
-    write(state / "sources.list", "".join(
-        f"deb [signed-by={keyring}] {security if 'security' in suite else archive} {suite} main\n"
-        for suite in suites.split()))
-    apt = ["apt-get", "-q", f"-oDir::Etc::SourceList={state}/sources.list", "-oDir::Etc::SourceParts=-",
-           f"-oDir::State::Lists={state}/lists", f"-oDir::Cache={state}/cache", "-oAcquire::Languages=none",
-           "-oAPT::Sandbox::User=root", "-oAcquire::Retries=2", "-oAcquire::http::Timeout=30",
-           *([f"-oAPT::Architecture={arch}", f"-oAPT::Architectures={arch}"] if arch else [])]
-    run([*apt, "-oAPT::Update::Error-Mode=any", "update"], log,
-        f"the package lists could not be fetched: check the network, or {otherwise}")
-    run([*apt, "download", package], log, f"no package {package} could be fetched from {suites}: {otherwise}",
-        cwd=state / "deb", append=True)
-    deb = next((state / "deb").glob("*.deb"))
-    have.mkdir(parents=True, exist_ok=True)
-    return deb.rename(have / deb.name.replace("%3a", ":"))
-
-
-def unpack(base, source, target):
-    """Put the kernel source SOURCE (None: the package) into TARGET; returns what to call it."""
-    log = f"{base.name}/import"
-    if source is None:
-        deb = download(base)
-        with stage_dir(target.with_name("linux.deb")) as deb_dir:
-            run(["dpkg-deb", "-x", deb, deb_dir], log, f"{pretty(deb)} is broken: remove it and repeat")
-            tar = next(deb_dir.glob("usr/src/linux-source-*.tar.*"))
-            run(["tar", "-C", target, "--strip-components=1", "-xf", tar], log, "unpacking the kernel failed")
-        return " ".join(deb.name.split("_")[:2])
-    if source.is_file():
-        run(["tar", "-C", target, "--strip-components=1", "-xf", source], log,
-            f"LINUX_SRC={source} does not unpack: give a kernel tarball or directory")
-    elif (source / ".git").exists():
-        run(["sh", "-c", 'git -C "$1" archive HEAD | tar -C "$2" -x', "sh", source, target], log,
-            f"LINUX_SRC={source}: its git HEAD cannot be read")
-    elif (source / "include/config/auto.conf").exists():
-        raise Failure(f"LINUX_SRC={source} was built in place: run make mrproper there, or give a clean one")
-    else:
-        run(["cp", "-a", f"{source}/.", target], log, f"LINUX_SRC={source} could not be copied")
-    return source.name
-
-
-class stage_dir:
-    """An empty directory for the time being."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        remove(self.path)
-        self.path.mkdir(parents=True)
-        return self.path
-
-    def __exit__(self, *_):
-        remove(self.path)
-
-
-def import_base(base):
-    """out/BASE/linux with the pristine source as tag "base", made once."""
-    source = Path(VARS["LINUX_SRC"]).resolve() if VARS["LINUX_SRC"] else None
+def import_base(base, given=None):
+    """The tree of BASE with the pristine source as tag "base", made once; GIVEN overrides the make variable."""
+    variable = f"{base.project.upper()}_SRC"
+    given = VARS[variable] if given is None else given
+    source = Path(given).resolve() if given else None
     if source and not source.exists():
-        raise Failure(f"LINUX_SRC={VARS['LINUX_SRC']} does not exist: give a kernel tarball or directory")
+        raise Failure(f"{variable}={given} does not exist: give a tarball or directory")
     key = str(source) if source else "package"
     state = State(base)
-    with stage(f"kernel source for {base.name}") as st:
+    with stage(f"source of {base.name}") as st:
         if state.get("source") and (source is None or state.get("source") == key):
             st.note = f" ({state.get('origin')}, already there)"
             return
@@ -131,13 +42,13 @@ def import_base(base):
         base.out.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(base.out).free < 4 * GIB:
             raise Failure(f"less than 4 GiB free under {pretty(base.out)}: free some space and repeat")
-        with stage_dir(base.out / "linux.new") as new:
+        with stage_dir(base.tree.with_suffix(".new")) as new:
             origin = unpack(base, source, new)
-            version = kernel_version(new)
+            version = version_of(base, new)
             if not version or version[0] != base["VERSION"]:
-                what = f"LINUX_SRC={VARS['LINUX_SRC']}" if source else origin
-                raise Failure(f"{what} is {'Linux ' + version[1] if version else 'no kernel tree'}, "
-                              f"but BASE={base.name} wants {base['VERSION']}.y: give another LINUX_SRC or BASE")
+                raise Failure(f"{f'{variable}={given}' if source else origin} is "
+                              f"{f'{base.project} {version[1]}' if version else f'no tree of {base.project}'}, "
+                              f"but BASE={base.name} wants {base['VERSION']}.y: give another {variable} or BASE")
             # The packaging's additions to .gitignore would hide new kernel files from git add.
             ignore = new / ".gitignore"
             if ignore.exists():
@@ -147,9 +58,9 @@ def import_base(base):
                                 ("core.autocrlf", "false"), ("advice.detachedHead", "false")):
                 git(new, "config", key_, value)
             git(new, "add", "-A", "-f")
-            git(new, "commit", "-q", "-m", f"{origin}\n\nLinux {version[1]}, as it came.", env={
+            git(new, "commit", "-q", "-m", f"{origin}\n\n{base.project} {version[1]}, as it came.", env={
                 f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in
-                (("NAME", "Pristine Source"), ("EMAIL", "source@example.invalid"), ("DATE", IMPORT_DATE))})
+                (("NAME", "Pristine Source"), ("EMAIL", "source@example.invalid"), ("DATE", base["DATE"]))})
             git(new, "tag", "base")
             State(base, new).set(source=key, origin=origin, version=version[1])
             # Other work trees and builds belong to the old one.
@@ -224,9 +135,9 @@ class Patch:
         return f"Subject: {self.subject}\nDate: {self.date}\n\n{body}---\n{new}\n{self.diff}"
 
 
-def read_series(base, top=TOP):
+def read_series(base):
     """The steps, in order."""
-    where = top / "patches" / base.name
+    where = base.patches
     series = where / "series"
     if not series.exists():
         raise Failure(f"{pretty(series)} is missing: it lists the patches in order")
@@ -239,7 +150,7 @@ def read_series(base, top=TOP):
             raise Failure(f"{pretty(series)} names {name}, which is not there")
         steps.append(Patch(name, read(where / name)))
         for path in steps[-1].new_files:
-            if not (top / path).is_file():
+            if not base.file(path).is_file():
                 raise Failure(f"{name} names New-file: {path}, which is not in the repository")
     return steps
 
@@ -265,10 +176,11 @@ def build_commits(base, steps):
                 write(log, done.stderr)
                 raise Failure(f"patch {number} of {len(steps)}, {step.name}, does not apply to "
                               f"{State(base).get('origin')}: the series was tested on {base['TESTED']}, "
-                              "rebase it or give that one as LINUX_SRC", log)
+                              f"rebase it or give that one as {base.project.upper()}_SRC", log)
         for path in step.new_files:
-            blob = git(tree, "hash-object", "-w", "--no-filters", "--", TOP / path).strip()
-            git(tree, "update-index", "--add", "--cacheinfo", f"{new_file_mode(TOP / path)},{blob},{path}", env=index)
+            file = base.file(path)
+            blob = git(tree, "hash-object", "-w", "--no-filters", "--", file).strip()
+            git(tree, "update-index", "--add", "--cacheinfo", f"{new_file_mode(file)},{blob},{path}", env=index)
         root = git(tree, "write-tree", env=index).strip()
         dates = {f"GIT_{w}_DATE": step.date for w in ("AUTHOR", "COMMITTER")}
         commits.append(git(tree, "commit-tree", root, "-p", commits[-1], stdin=step.message,
@@ -286,7 +198,7 @@ def materialise(base):
             steps = read_series(base)
             stamp = digest(state.base_id(), identity(), *(part for step in steps for part in (
                 step.text(), *(x for p in step.new_files
-                               for x in (p, new_file_mode(TOP / p), (TOP / p).read_bytes())))))
+                               for x in (p, new_file_mode(base.file(p)), base.file(p).read_bytes())))))
             st.note = f" ({len(steps)} steps)"
             if state.get("stamp") == stamp and not state.get("switching") and not VARS["FORCE"]:
                 st.note = f" ({len(steps)} steps, already there)"
@@ -301,9 +213,9 @@ def materialise(base):
 
 def command(*options):
     if options == ("--forget",):        # make distclean asks: may the trees go?
-        for name in (p.parent.name for p in TOP.glob("patches/*/base")):
-            if State(Base(name)).get("commit"):
-                State(Base(name)).refuse_edits()
+        for base in bases():
+            if State(base).get("commit"):
+                State(base).refuse_edits()
         return
     if options:
         raise Failure(f"{options[0]}: make tree takes variables only (see --help)")

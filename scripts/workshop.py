@@ -6,7 +6,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ for _name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS
     os.environ.pop(_name, None)
 VARS = {name: os.environ.pop(name, "") for name in
         ("BASE", "SERIES", "CONFIG", "ARCH", "TESTS", "APPEND", "CPU", "MODE", "EMULATOR", "FORCE", "LINUX", "LINUX_SRC",
-         "STEPS", "ARCHS", "LINK", "ROUNDS", "MINUTES", "PEERS", "SLOTS", "LIMIT")}
+         "QEMU", "QEMU_SRC", "STEPS", "ARCHS", "LINK", "ROUNDS", "MINUTES", "PEERS", "SLOTS", "LIMIT")}
 os.environ.update(LC_ALL="C.UTF-8", GIT_TERMINAL_PROMPT="0")
 for _name in [n for n in os.environ if n.startswith("GIT_") and n.split("_")[1] in
               ("DIR", "WORK", "INDEX", "OBJECT", "PREFIX")]:
@@ -32,7 +31,7 @@ for _name in [n for n in os.environ if n.startswith("GIT_") and n.split("_")[1] 
 
 
 class Failure(Exception):
-    """Something a person can mend: one line with the reason and what to do; maybe a log to look at."""
+    """Something a person can fix: one line with the reason and what to do; maybe a log to look at."""
 
     def __init__(self, text, log=None):
         super().__init__(text)
@@ -57,23 +56,38 @@ def choice(name, allowed, default):
     return value
 
 
-class Base:
-    """The kernel a series is for: patches/NAME/base, and its places under out/."""
+def facts(path):
+    """The NAME=VALUE lines of PATH, in shell syntax."""
+    return dict(word.split("=", 1) for word in shlex.split(read(path), comments=True)) if path.exists() else {}
 
-    def __init__(self, name=None):
-        known = sorted(p.parent.name for p in TOP.glob("patches/*/base"))
-        name = name or VARS["BASE"] or "v5.10"
+
+class Base:
+    """The source a series is for: its files base and tests in WHERE/NAME, and its places under out/."""
+
+    def __init__(self, name=None, where=TOP / "patches"):
+        known = {path.parent.name: facts(path) for path in sorted(where.glob("*/base"))}
+        name = name or VARS["BASE"] or next((one for one in known if "DEFAULT" in known[one]), "")
         if name not in known:
             raise Failure(f"BASE={name} is unknown: use one of {', '.join(known)}")
-        self.name = name
-        self.patches = TOP / "patches" / name
-        self.out = OUT / name
-        self.tree = self.out / "linux"
-        self.vars = dict(word.split("=", 1) for word in
-                         shlex.split((self.patches / "base").read_text(), comments=True))
+        self.name, self.patches, self.out = name, where / name, OUT / name
+        self.vars = known[name] | facts(self.patches / "tests")
+        self.project = {"kernel": "Linux", "qemu": "QEMU"}[self["KIND"]]
+        self.tree = self.out / self.project.lower()
 
     def __getitem__(self, key):
-        return self.vars[key]
+        return self.vars.get(key, "")
+
+    def words(self, key):
+        return self[key].split()
+
+    def file(self, path):
+        """Where the new file PATH is: the base's own version, or the one that all bases share."""
+        own = self.patches / "own" / path
+        return own if own.exists() else TOP / path
+
+
+def bases():
+    return [Base(path.parent.name) for path in sorted(TOP.glob("patches/*/base"))]
 
 
 # ---------------------------------------------------------------- progress and logs
@@ -154,6 +168,12 @@ def run(cmd, log, what, cwd=None, env=None, append=False, **kwargs):
     return path
 
 
+def install(*groups):
+    """Install what parts of the workshop need."""
+    if subprocess.run([TOP / "scripts/install-deps", *groups], check=False).returncode:
+        raise Failure("packages are missing")
+
+
 def tail(path, lines=15):
     text = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join("    " + line for line in text[-lines:])
@@ -215,6 +235,21 @@ def remove(path):
         shutil.rmtree(path)
 
 
+class stage_dir:
+    """An empty directory for the time being."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        remove(self.path)
+        self.path.mkdir(parents=True)
+        return self.path
+
+    def __exit__(self, *_):
+        remove(self.path)
+
+
 def digest(*parts):
     """A short name for all that PARTS say."""
     sha = hashlib.sha256()
@@ -266,16 +301,3 @@ def person():
              "(and user.email)")
     return {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER")
             for what, value in (("NAME", name), ("EMAIL", mail))}
-
-
-def kernel_version(tree):
-    """("5.10", "5.10.262") of a kernel tree, or None."""
-    try:
-        head = (Path(tree) / "Makefile").read_text(encoding="utf-8", errors="replace")[:2000]
-    except OSError:
-        return None
-    found = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL) = *(\d+)$", head, re.M))
-    if len(found) != 3:
-        return None
-    short = f"{found['VERSION']}.{found['PATCHLEVEL']}"
-    return short, f"{short}.{found['SUBLEVEL']}"

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""
+usage: make qemu [BASE=qemu-v10.0] [SERIES=0|N]     prints the path of qemu-system-x86_64
+
+Build QEMU with the series, for x86_64 guests of KVM, in out/BASE/build. SERIES=0 is the pristine one, SERIES=N the one
+after the Nth step. meson comes from the suite that patches/BASE/base names, and is unpacked under out/.
+"""
+
+import os
+from contextlib import nullcontext
+
+from kernel import source, wanted_step
+from source import fetch
+from tree import materialise
+from workshop import NPROC, OUT, Base, bases, digest, git, install, lock, main, pretty, read, run, stage, write
+
+
+def base_of():
+    """The base that BASE names, or the first one that is QEMU."""
+    return next(base for base in (Base(), *bases()) if base["KIND"] == "qemu")
+
+
+def meson(base):
+    """Where Python finds a meson that is new enough."""
+    package, suites = base["MESON"].split(" ", 1)
+    deb = fetch(package, suites, OUT / "download" / package, "download-meson", "do without make qemu")
+    where = OUT / "download" / package / "root"
+    run(["dpkg-deb", "-x", deb, where], "download-meson", f"{pretty(deb)} is broken: remove it and repeat", append=True)
+    return where / "usr/lib/python3/dist-packages"
+
+
+def build(base):
+    """Build the step that SERIES names, all of them without: three stages; returns the path of the program."""
+    commits = materialise(base)
+    step = wanted_step(commits)
+    install("qemu")
+    where = base.out / "build" / ("series" if step == len(commits) - 1 else f"step-{step}" if step else "base")
+    stamp = digest(git(base.tree, "rev-parse", commits[step] + "^{tree}"), base["CONFIGURE"])
+    program, done = where / "qemu-system-x86_64", where / "stamp"
+
+    def ready():
+        return done.exists() and read(done) == stamp and program.exists()
+
+    with stage(f"building {base.project}") as st, nullcontext() if ready() else lock(base.out / "build.lock"):
+        if ready():
+            st.note = " (up to date)"
+            return program
+        src, log, python = source(base, commits[step]), f"{base.name}/build", meson(base)
+        where.mkdir(parents=True, exist_ok=True)
+        env = {"PYTHONPATH": str(python), "PATH": f"/usr/lib/ccache:{os.environ['PATH']}"}
+        if not (where / "build.ninja").exists():
+            run([src / "configure", "--python=/usr/bin/python3", *base.words("CONFIGURE")], log, "configuring QEMU failed",
+                cwd=where, env=env)
+        run(["ninja", f"-j{NPROC}", program.name], log, "building QEMU failed", cwd=where, env=env, append=True)
+        write(done, stamp)
+    return program
+
+
+def command():
+    stage.plan(3)
+    print(build(base_of()))
+
+
+if __name__ == "__main__":
+    main(__doc__, command)
