@@ -44,7 +44,7 @@ BY_MEDIAN = ("move-active", "move-inactive")
 def peer(base):
     """Another kernel, to compare with; has no series."""
     with lock(base.out / "tree.lock"):
-        import_base(base, "")       # LINUX_SRC is for the base under test
+        import_base(base)
     return Variant(base, [git(base.tree, "rev-parse", "base^{commit}").strip()], 0, "", ARCHS["x86_64"])
 
 

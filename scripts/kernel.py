@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tree import materialise
-from workshop import (NPROC, TOP, VARS, Base, Failure, choice, digest, git, install, lock, main, note, pretty, read, remove,
+from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, choice, digest, git, install, lock, main, note, pretty, read, remove,
                       run, stage, write)
 
 CONFIGS = ("", "debug", "kcsan", "bundle")
@@ -103,7 +103,8 @@ def pick(base, commits, config=None, arch=None, series=None):
 def source(base, commit):
     """The one tree that all is built from, out/BASE/src, switched to COMMIT (the lock is held)."""
     src = base.out / "src"
-    if not (src / ".git").exists():
+    # A copy of the workshop must not use the original's tree.
+    if not (src / ".git").exists() or f" {base.tree}/" not in read(src / ".git"):
         remove(src)
         git(base.tree, "worktree", "prune")
         git(base.tree, "worktree", "add", "-q", "--detach", src, commit)
@@ -157,7 +158,8 @@ def build(variant):
         src = source(base, variant.commit)
         seed(variant)
         env = {"KBUILD_BUILD_TIMESTAMP": "2020-12-13", "KBUILD_BUILD_USER": "workshop",
-               "KBUILD_BUILD_HOST": "workshop", "KCONFIG_ALLCONFIG": str(variant.dir / "workshop.config")}
+               "KBUILD_BUILD_HOST": "workshop", "KCONFIG_ALLCONFIG": str(variant.dir / "workshop.config"),
+               "PATH": f"/usr/lib/ccache:{os.environ['PATH']}", "CCACHE_DIR": str(OUT / "ccache")}
         write(variant.dir / "workshop.config", fragments)
         make = [*make_args(arch, src), f"O={variant.dir}", f"LOCALVERSION=-{variant.name}"]
         log = variant.log()

@@ -48,7 +48,7 @@ def build(base):
             return program
         src, log, python = source(base, commits[step]), f"{base.name}/build", meson(base)
         where.mkdir(parents=True, exist_ok=True)
-        env = {"PYTHONPATH": str(python), "PATH": f"/usr/lib/ccache:{os.environ['PATH']}"}
+        env = {"PYTHONPATH": str(python), "PATH": f"/usr/lib/ccache:{os.environ['PATH']}", "CCACHE_DIR": str(OUT / "ccache")}
         if not (where / "build.ninja").exists():
             run([src / "configure", "--python=/usr/bin/python3", *base.words("CONFIGURE")], log, "configuring QEMU failed",
                 cwd=where, env=env)

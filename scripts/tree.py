@@ -24,10 +24,10 @@ GIB = 1 << 30
 
 # ---------------------------------------------------------------- the base
 
-def import_base(base, given=None):
-    """The tree of BASE with the pristine source as tag "base", made once; GIVEN overrides the make variable."""
+def import_base(base):
+    """The tree of BASE with the pristine source as tag "base", made once."""
     variable = f"{base.project.upper()}_SRC"
-    given = VARS[variable] if given is None else given
+    given = VARS[variable] if base.name == Base().name else ""      # it is for the base under test
     source = Path(given).resolve() if given else None
     if source and not source.exists():
         raise Failure(f"{variable}={given} does not exist: give a tarball or directory")
