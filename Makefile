@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-# The workshop's face. Each target is a program under scripts/, which has --help.
+# Each target is a program under scripts/, which has --help.
 
-.PHONY: help run check torture fuzz bench bench-native bench-steps build-each tree kernel selftests boot guest qemu bundle \
-	series am refresh lint clean distclean bisect merits
-install = @scripts/install-deps
-
+.PHONY: help clean distclean
 help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
@@ -36,61 +33,28 @@ help:
 #: CONFIG=debug builds and boots with KASAN, lockdep and friends, CONFIG=kcsan with the data race detector. Logs and
 #: results are under out/.
 
-run:
-	$(install) core build boot
-	@scripts/run.py
-
-check:
-	$(install) core build boot lint harness cross arm64
-	@scripts/check.py
-
-torture:
-	$(install) core build boot harness
-	@scripts/torture.py
-
-fuzz:
-	$(install) core harness
-	@scripts/torture.py fuzz
-
-bench bench-steps merits:
-	$(install) core build boot bench
-	@scripts/bench.py $(@:merits=bench-steps)
-
-bench-native:
-	$(install) core harness bench
-	@scripts/bench.py native
-
-build-each bisect:
-	$(install) core build boot cross lint
-	@scripts/build_each.py
-
-tree:
-	$(install) core
-	@scripts/tree.py
-
-series am refresh:
-	$(install) core
-	@scripts/series.py $@
-
-kernel selftests:
-	$(install) core build
-	@scripts/kernel.py $@
-
-boot guest:
-	$(install) core build boot
-	@scripts/boot.py $@
-
-bundle:
-	$(install) core build boot bundle
-	@scripts/bundle.py
-
-qemu:
-	$(install) core build qemu
-	@scripts/qemu.py
-
-lint:
-	$(install) core lint
-	@scripts/lint.py
+# A target: the packages that it needs, and its program.
+define target
+.PHONY: $(1)
+$(1):
+	@scripts/install-deps $(2)
+	@scripts/$(3)
+endef
+$(eval $(call target,run,core build boot,run.py))
+$(eval $(call target,check,core build boot lint harness cross arm64,check.py))
+$(eval $(call target,torture,core build boot harness,torture.py))
+$(eval $(call target,fuzz,core harness,torture.py fuzz))
+$(eval $(call target,build-each bisect,core build boot cross lint,build_each.py))
+$(eval $(call target,bench,core build boot bench,bench.py bench))
+$(eval $(call target,bench-steps merits,core build boot bench,bench.py bench-steps))
+$(eval $(call target,bench-native,core harness bench,bench.py native))
+$(eval $(call target,tree,core,tree.py))
+$(eval $(call target,series am refresh,core,series.py $$@))
+$(eval $(call target,kernel selftests,core build,kernel.py $$@))
+$(eval $(call target,boot guest,core build boot,boot.py $$@))
+$(eval $(call target,qemu,core qemu,qemu.py))
+$(eval $(call target,bundle,core build boot bundle,bundle.py))
+$(eval $(call target,lint,core lint,lint.py))
 
 clean:
 	@rm -rf out/*/build out/*/src out/*/selftests out/*/boot out/*/mails out/check out/build-each out/bundle out/log

@@ -6,14 +6,13 @@ usage: make bench [PEERS=6.1] [SLOTS="10 509 32764"] [LIMIT=10] [FORCE=1]
        make bench-native
 
 bench: the test COST of patches/BASE/tests on the pristine kernel, on it with nothing but the limit raised, and on the series; with
-PEERS=6.1 also on Debian's Linux 6.1. Twice, one processor, in QEMU's virtual time, which counts instructions: the
-figures do not depend on the machine, and know nothing of caches. out/bench has results.json and the plots.
+PEERS=6.1 also on Debian's Linux 6.1. Twice, with one vCPU, in QEMU's virtual time, which counts instructions: the
+figures do not depend on the machine, and ignore caches. out/bench has results.json and the plots.
 bench-steps: what each step changes, as ratio to the step before. bench-native: the container alone, compiled for this
-machine, against a sorted array; bench/native.c tells how. That one depends on the machine, and on what else it does.
+machine, against a sorted array (see bench/native.c). Its figures depend on the machine and its load.
 
-What was measured is kept: only what changed is measured again. FORCE=1 measures all of it. A boot that takes more than
-LIMIT minutes is cut, and reported as such; the tests that it did until then count. From 1000 slots, a kernel's tests are
-three boots.
+Results are cached: only what changed is measured again, FORCE=1 measures everything. A boot that takes more than LIMIT
+minutes is cut and reported as such; the tests it finished count. From 1000 slots, a kernel's tests take three boots.
 """
 
 import json
@@ -30,12 +29,12 @@ from boot import Test, boot
 from kernel import ARCHS, Variant, build, pick, selftests
 from tree import import_base, materialise
 from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, run, stage,
-                      took, write)
+                      table, took, write)
 
 BENCH = OUT / "bench"
 COUNTS = (10, 30, 50, 100, 509, 8192, 32764)
 ICOUNT = "tsc_early_khz=1000000"
-# The guest takes its turns on the one processor while these are timed: the mean would be of those.
+# The guest gets time slices of the only CPU while these are measured, which distort the mean.
 BY_MEDIAN = ("move-active", "move-inactive")
 
 
@@ -71,7 +70,7 @@ class Raised(Variant):
 
 
 class Step(Variant):
-    """A step for make bench-steps: all of them share a build directory; the images are kept."""
+    """A step for make bench-steps: all share one build directory; the images are kept."""
 
     def __init__(self, base, commits, step):
         super().__init__(base, commits, step, "", ARCHS["x86_64"])
@@ -103,7 +102,7 @@ def measure(image, program, options, log, limit=300):
 
 
 class Job:
-    """A boot: a kernel, slots, some of the tests, and which time it is. What came of it is kept."""
+    """A boot: a kernel, a number of slots, some of the tests, and the repetition. Its result is cached."""
 
     def __init__(self, kernel, image, program, slots, repeat, options=""):
         self.kernel, self.image, self.program, self.slots, self.repeat = kernel, image, program, slots, repeat
@@ -134,7 +133,7 @@ def limit():
     return 60 * int(minutes)
 
 
-# With many slots, setting them up takes long on some kernels: so that a cut costs as little as possible.
+# With many slots, setup takes long on some kernels. Split the tests, so that a cut loses as little as possible.
 PARTS = ("-e unmap-idle", "-f dirty-on -e teardown", "-f map")
 
 
@@ -147,7 +146,7 @@ def jobs_of(images, program, counts, repeats, options=""):
 
 
 def run_jobs(jobs, what):
-    """All JOBS, as many at a time as there are processors; one stage. Failures but cuts are fatal."""
+    """Run all JOBS, as many at a time as there are processors; one stage. Failures other than cuts are fatal."""
     left, guard = sum(not job.known() for job in jobs), threading.Lock()
     with lock(OUT / "bench.lock"), stage(f"{what}: {len(jobs)} boots") as st:
         st.note = f" ({len(jobs) - left} kept)" if left < len(jobs) else ""
@@ -178,7 +177,7 @@ def figure(row):
 
 
 class Figures:
-    """Times in microseconds by (kernel, slots, test), the better of the repeats; and their spread."""
+    """Times in microseconds by (kernel, slots, test), the best of the repetitions, and their spread."""
 
     def __init__(self, jobs):
         self.best, self.spread = {}, {}
@@ -221,15 +220,7 @@ def show(value):
     return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
-def table(head, rows):
-    rows = [head, *rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
-                               for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows)
-
-
-# ---------------------------------------------------------------- what is to be reached
+# ---------------------------------------------------------------- targets
 
 def targets(figures):
     """[what, to reach, figure or None]; all are upper bounds."""
@@ -270,8 +261,8 @@ def save(path, **parts):
 
 
 def show_targets(found):
-    print("\nWhat was to be reached\n")
-    print(table(["", "to reach", "ratio", ""], [
+    print("\nTargets\n")
+    print(table(["", "target", "ratio", ""], [
         [t["what"], f"<= {t['to reach']:g}", f"{t['ratio']:.4f}" if t["ratio"] else "-",
          "" if not t["ratio"] else "reached" if t["ratio"] <= t["to reach"] else "MISSED"] for t in found]))
 
@@ -498,7 +489,7 @@ def native():
         rows = [json.loads(line) for line in read(log).splitlines() if line.startswith("{")]
     with stage("cache misses") as st:
         how, misses = cache_misses(program, (10, 64, 509, 8192, 32764))
-        st.note = f" ({how})" if how else " (neither perf nor valgrind can tell)"
+        st.note = f" ({how})" if how else " (neither perf nor valgrind counts them)"
     ops = list(dict.fromkeys(row["op"] for row in rows))
     ratio = {(row["slots"], row["op"]): row["trees_ns"] / row["array_ns"] for row in rows}
     for op in ops:

@@ -5,14 +5,14 @@ usage: make boot [TESTS="a b"] [CPU=amd] [MODE=npt|npt0|tdp_mmu] [APPEND="..."] 
        make boot CPU=intel [MODE=ept|ept0|tdp_mmu] ...
        make guest [ROUNDS=10] [SERIES=0|N] [CONFIG=debug]
 
-boot: boots the kernel in an emulator that has KVM's hardware support (QEMU: AMD's; Bochs: Intel's and AMD's) and runs the
-selftests TESTS in it, all without it, with the options and timeouts of configs/selftests. MODE is the MMU mode of the
-KVM under test; without, nested paging. scripts/machine.py says which emulator runs which mode; EMULATOR=qemu|bochs
-takes the other. APPEND are more kernel parameters.
-guest: runs a QEMU guest with -accel kvm on that kernel, as with npt0. In each of ROUNDS it gets DIMMs plugged and
-unplugged, a virtio-mem device resized, and is migrated live to another QEMU, while a load in it checks its memory;
-ROUNDS=0: only to its user space.
-Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer line in the kernel's log.
+boot: boot the kernel in an emulator of hardware virtualization (QEMU: SVM; Bochs: VMX and SVM) and run the selftests
+TESTS (default: all), with the options and timeouts of configs/selftests. MODE is the MMU mode of the KVM under test
+(default: nested paging). scripts/machine.py lists the emulators that run a mode; EMULATOR=qemu|bochs picks the other
+one. APPEND adds kernel parameters.
+guest: run a QEMU guest with -accel kvm on that kernel, with npt0. In each of ROUNDS, plug and unplug DIMMs, resize a
+virtio-mem device, and migrate the guest live to another QEMU, while a load in the guest checks its memory. ROUNDS=0
+only boots the guest to user space.
+Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer report in the kernel log.
 """
 
 import os
@@ -29,20 +29,20 @@ from source import fetch
 from tree import materialise
 from workshop import OUT, TOP, VARS, Base, Failure, main, pretty, read, run, stage, took, write
 
-# What the kernel says when something is wrong.
+# Warnings in the kernel log.
 SPLAT = re.compile(
     r"WARNING: |\bBUG\b|\bOops\b|\bINFO: |Kernel panic|KASAN: |UBSAN: |KCSAN: |ODEBUG: |general protection fault"
     r"|suspicious RCU|possible recursive|possible circular|inconsistent lock|self-detected stall|blocked for more than"
     r"|unreferenced object|refcount_t: |corruption|sleeping function|Call Trace:|nobody cared|page allocation failure")
 HARMLESS = re.compile(r"kmemleak: Kernel memory leak detector|Spectre|RETBleed|Speculative")
-# What a test is there to provoke: vmalloc() tells where it failed.
+# Warnings that a test provokes on purpose: vmalloc() reports failed allocations.
 PROVOKED = {"memslot_failslab_test": re.compile(r"allocation failure|Call Trace:")}
 
 
 # ---------------------------------------------------------------- the initramfs
 
 def cpio(entries):
-    """A newc archive of (name, mode, data or (major, minor)); needs no root for device nodes."""
+    """A newc archive of (name, mode, data or (major, minor)): device nodes without root."""
     out, inode = bytearray(), 0
     for name, mode, data in [*entries, ("TRAILER!!!", 0, b"")]:
         inode += 1
@@ -85,7 +85,7 @@ def busybox(arch):
 
 
 class Test:
-    """What is run in the kernel under test: a name, its time limit in seconds, a command in the initramfs."""
+    """A program to run in the kernel under test: name, time limit in seconds, command in the initramfs."""
 
     def __init__(self, name, limit, command, source):
         self.name, self.limit, self.command, self.source = name, limit, command, source
@@ -102,7 +102,7 @@ def settings():
 
 
 def tests_of(where, names, wanted=None, slower=1, cpu=""):
-    """The Tests for the built selftests NAMES under WHERE, as they run on CPU; WANTED picks some, by their last part."""
+    """The Tests for the selftests NAMES built in WHERE, as they run on CPU; WANTED picks some by their basename."""
     short = {Path(name).name: name for name in names}
     unknown = [name for name in wanted or [] if name not in short]
     if unknown:
@@ -119,7 +119,7 @@ def tests_of(where, names, wanted=None, slower=1, cpu=""):
 # ---------------------------------------------------------------- a boot
 
 class Boot:
-    """What one boot showed: results (name, verdict, seconds), the lines of concern in the kernel's log, its logs."""
+    """The outcome of a boot: results (name, verdict, seconds), warnings in the kernel log, paths of its logs."""
 
     def __init__(self, name, log):
         self.name, self.log, self.console = name, log / "results", log / "console"
@@ -132,8 +132,8 @@ class Boot:
 
 def boot(name, log, image, tests, machine="qemu-amd", append="", slower=1, extra=(), more=()):
     """
-    Boot IMAGE on the MACHINE of that name, run TESTS, with the files EXTRA beside them; logs go to out/log/LOG. MORE are
-    devices, for QEMU. Returns a Boot.
+    Boot IMAGE on the machine named MACHINE and run TESTS, with the files EXTRA beside them; logs go to out/log/LOG. MORE
+    are options of QEMU. Returns a Boot.
     """
     machine = MACHINES[machine]
     machine.ready()
@@ -150,7 +150,7 @@ def boot(name, log, image, tests, machine="qemu-amd", append="", slower=1, extra
     try:
         watch(process, lambda: machine.clock(process), result, tests, slower)
         if process.poll() is None:
-            # It hangs. What its processors are at is for the log.
+            # It hangs: log the state of its vCPUs.
             machine.inspect(process)
             time.sleep(2)
     finally:
@@ -164,12 +164,12 @@ def boot(name, log, image, tests, machine="qemu-amd", append="", slower=1, extra
     if not result.release:
         if not read(result.console):
             raise Failure(f"{machine.name} did not start {name}", log / "emulator")
-        raise Failure(f"{name} did not come to its user space in {took(result.seconds)}", result.console)
+        raise Failure(f"{name} did not reach user space in {took(result.seconds)}", result.console)
     return result
 
 
 def watch(process, clock, result, tests, slower):
-    """Wait for the emulator to end; give it up where the kernel hangs."""
+    """Wait for the emulator to exit; give up if the kernel hangs."""
     limits = {test.name: test.limit for test in tests}
     deadline = clock() + 90 * slower
     with open(result.log, encoding="utf-8", errors="replace") as log:
@@ -187,7 +187,7 @@ def watch(process, clock, result, tests, slower):
 
 
 def collect(result, tests):
-    """Read the verdicts and the kernel's log."""
+    """Read the verdicts and the kernel log."""
     said = read(result.log)
     booted = re.search(r"^@boot (\S+) \S+ ?(.*)", said, re.M)
     result.release, result.processor = booted.groups() if booted else ("", "")
@@ -217,9 +217,9 @@ RANK = ("PASS", "SKIP", "FAIL", "TIMEOUT", "HANG", "NOT RUN")
 
 def retried(attempt, log, tests, good, tries=3):
     """
-    The Boot of attempt(tests, log). Those tests of which good(name, verdict) does not hold are run again in a fresh
-    boot, TRIES boots at most, each with its own log: the emulated machine's clock does not wait when the machine has
-    to. A test's best verdict counts, but any boot's lines of concern; .history tells each test's.
+    The Boot of attempt(tests, log). Tests for which good(name, verdict) is false run again in a fresh boot, at most TRIES
+    boots, each with its own log: the emulated clock goes on when the host stalls the emulator. A test's best verdict
+    counts, and the warnings of all boots; .history has every verdict of each test.
     """
     boots, tried, left = [], {test.name: [] for test in tests}, tests
     while left and len(boots) < tries:
@@ -227,7 +227,7 @@ def retried(attempt, log, tests, good, tries=3):
         for name, verdict, seconds in boots[-1].results:
             tried[name].append((verdict, seconds, boots[-1].log))
         left = [test for test in left if not good(test.name, tried[test.name][-1][0])]
-        # What hangs keeps those behind it from being run.
+        # A test that hangs keeps those after it from running.
         left.sort(key=lambda test: tried[test.name][-1][0] == "HANG")
     result = next((one for one in boots if one.splats), boots[0])
     result.splats = [splat for one in boots for splat in one.splats]
@@ -238,12 +238,12 @@ def retried(attempt, log, tests, good, tries=3):
 
 
 def report(result):
-    """Print a boot's verdicts; returns whether all is well."""
+    """Print the verdicts of a boot; returns whether all passed, without a warning."""
     width = max([len(name) for name, _, _ in result.results] + [10])
     for name, verdict, seconds in result.results:
         print(f"{verdict:8} {name:{width}} {seconds:7.1f} s")
     if result.splats:
-        print(f"the kernel's log has {len(result.splats)} lines of concern, the first ones:")
+        print(f"the kernel log has {len(result.splats)} warnings, the first ones:")
         for during, line in result.splats[:8]:
             print(f"    {during}: {line}")
     print(f"kernel log: {pretty(result.console)}   tests: {pretty(result.log)}")
@@ -268,7 +268,7 @@ fi
 """
 
 GUEST = """#!/bin/sh
-# In the outer kernel: the machine's own QEMU runs the same kernel as a guest of its KVM.
+# In the outer kernel: run the host's QEMU with the same kernel as a guest.
 cp /tests.d/* /host/tmp
 chroot /host env PATH=/usr/sbin:/usr/bin:/sbin:/bin timeout -s KILL LIMIT COMMAND
 code=$?
@@ -283,8 +283,8 @@ QUICK = ("qemu-system-x86_64 -accel kvm -cpu EPYC,-xsave -smp 2 -m 512 -nodefaul
 
 def guest(name, log, image, slower=1, rounds=0):
     """
-    Run a guest with -accel kvm on IMAGE; a Boot whose one test is "guest". Without ROUNDS only to its user space,
-    else scripts/guest_driver.py's: what it says is in the file "play" of the log.
+    Run a guest with -accel kvm on IMAGE: a Boot whose only test is "guest". Without ROUNDS, only boot it to user space,
+    else run scripts/guest_driver.py, whose output is the file "play" of the log.
     """
     limit = (120 + 300 * rounds) * slower
     work = OUT / "log" / log

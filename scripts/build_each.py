@@ -3,14 +3,14 @@
 """
 usage: make build-each [STEPS="1 8-10"] [ARCHS="s390 ppc64"] [LINK=1]
 
-Every step of the series on its own: compiles KVM at the base and after each step for every architecture that has it,
-and fails a step for a warning that the base has not; boots x86_64 (ARCHS=boot) and runs set_memory_region_test there.
-LINK=1 also links the base and the last step, from small configs, with modpost: vmlinux and KVM's modules, on x86_64
-with and without DRM; and it compiles both with W=1 and sparse. The configs are configs/build-each/ARCH.config, on top of
-the architecture's defconfig.
+Build each step of the series. Compile KVM of the pristine kernel and after each step for every architecture in COMPILED
+of patches/BASE/base, and fail a step that adds a warning; boot x86_64 (ARCHS=boot) and run the tests RUN of
+patches/BASE/tests. LINK=1 also links the pristine kernel and the last step with modpost, from small configs: vmlinux
+and KVM's modules, on x86_64 with and without DRM; and it compiles both with W=1 and sparse. The configs are
+configs/build-each/ARCH.config on top of the architecture's defconfig.
 
-What was good is not done again, unless what it is made of changed: interrupt it at will. A step that touches nothing
-that an architecture's compiler reads has the result of the one before. Ends with a table; details are in
+Good results are cached, so it can be interrupted. A step that changes nothing an architecture compiles has the result
+of the step before. Ends with a table; details are in
 out/build-each/results.json, logs under out/log/BASE/build-each. Exit 1 if anything in the table is bad.
 """
 
@@ -25,10 +25,10 @@ from boot import SPLAT, boot, tests_of
 from kernel import ARCHS, Arch, Variant, build, fragment, new_warnings, selftests
 from machine import MACHINES, MODES
 from tree import materialise, read_series
-from workshop import OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, remove, stage, took, write
+from workshop import OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, remove, stage, table, took, write
 
-EXTRA = ("linked", "strict")        # kinds of cells that only the base and the last step have
-# What no compiler reads; of arch/ it reads its own, and arm64 has files of arm's.
+EXTRA = ("linked", "strict")        # kinds of cells of only the pristine kernel and the last step
+# What is not compiled. Of arch/, only the architecture's own directory is; arm64 uses files of arm.
 UNREAD = ("Documentation", "MAINTAINERS", "samples", "arch", "tools", "tools/testing")
 READ = {"x86_64": ("x86",), "i386": ("x86",), "arm64": ("arm64", "arm")}
 
@@ -74,7 +74,7 @@ class Cell(Variant):
         return f"{self.base.name}/build-each/{self.dir.name.removeprefix('each-')}-{self.name}"
 
     def own(self):
-        """What of arch/ is read."""
+        """Its directories in arch/."""
         return [f"arch/{name}" for name in READ.get(self.arch.kernel, (self.arch.kernel,))]
 
     def sources(self):
@@ -88,11 +88,11 @@ class Cell(Variant):
 
     @functools.cached_property
     def record(self):
-        # Beside what was compiled: the pristine kernel's warnings include those of what is compiled but once.
+        # In the build directory: only the first build there shows the warnings of files that no step changes.
         return self.dir / "cells" / self.key()
 
     def finished(self):
-        """Whether the last build in the directory came to its end, so that all of its warnings are known."""
+        """Whether the last build in the directory was completed, so that all of its warnings are known."""
         return (self.dir / "workshop-stamp").exists()
 
     def kvm(self):
@@ -101,7 +101,7 @@ class Cell(Variant):
                 *(path.rpartition("/")[0] for path in self.arch.target.split() if "/" in path)}
 
     def forget(self):
-        """Have all of KVM compiled."""
+        """Have all of KVM compiled again."""
         for path in self.kvm():
             remove(self.dir / path)
         for name in ("workshop-stamp", "warnings"):
@@ -135,7 +135,7 @@ class Compiled(Cell):
         return "".join(line + "\n" for line in options.values())
 
     def work(self, before):
-        """Do it; before() gives the pristine kernel's warnings. Returns what of the result is not always the same."""
+        """Build it; before() returns the pristine kernel's warnings. Returns changes to the default result."""
         if not self.finished():
             self.forget()
         if not build(self).exists():
@@ -149,7 +149,7 @@ class Compiled(Cell):
         return read(self.dir / "warnings").splitlines()
 
     def compiled(self):
-        """The sources of what KVM is put together of."""
+        """The source files of KVM's objects."""
         lists = [path for name in self.kvm() for pattern in ("*.mod", ".built-in.a.cmd")
                  for path in (self.dir / name).rglob(pattern)]
         objects = " ".join([self.arch.target, *(read(path).partition("\n")[0] for path in lists)])
@@ -157,7 +157,7 @@ class Compiled(Cell):
 
 
 class Link(Compiled):
-    """A step linked, as small as it can be: what KVM needs, KVM itself has to select."""
+    """A step linked, with a minimal config: what KVM needs, KVM itself has to select."""
 
     kind, words, preset = "linked", " linked", "allnoconfig"
 
@@ -176,7 +176,7 @@ class Link(Compiled):
 
 
 class Strict(Compiled):
-    """A step compiled with all of the compiler's warnings that W=1 gives, kernel-doc's, and those of sparse."""
+    """A step compiled with W=1, kernel-doc's warnings, and sparse."""
 
     kind, words = "strict", " with sparse and W=1"
 
@@ -242,9 +242,9 @@ def sparse():
 
 
 def do(cell, before):
-    """The result of a cell; a good one is kept."""
+    """The result of a cell; good ones are cached."""
     start = time.monotonic()
-    # What make compiles is what changed; where that is bad, see whether all of KVM is.
+    # make compiles what changed; if that fails, compile all of KVM.
     for last in (not cell.finished(), True):
         result = {"verdict": "ok", "detail": "", "warnings": [], "compiled": []}
         try:
@@ -261,13 +261,13 @@ def do(cell, before):
 
 
 def wanted_steps(last):
-    """STEPS="1 8-10" as a set; the base is always there to compare with."""
+    """STEPS="1 8-10" as a list; 0, the pristine kernel, is always in it for comparison."""
     steps = {0}
     for word in (VARS["STEPS"] or f"0-{last}").replace(",", " ").split():
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
         first, end = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if not first <= end <= last:
-            raise Failure(f"STEPS={VARS['STEPS']} is unknown: use numbers and ranges from 0 (the base) to {last}")
+            raise Failure(f"STEPS={VARS['STEPS']} is unknown: use numbers and ranges from 0 (pristine) to {last}")
         steps.update(range(first, end + 1))
     return sorted(steps)
 
@@ -282,7 +282,7 @@ def wanted_archs(base):
 
 
 def plan(base, commits, archs, steps, tests):
-    """The cells, in the order that changes the fewest files in a build directory."""
+    """The cells, in an order that changes few files in a build directory."""
     for name in archs:
         if name == "boot":
             yield from (Booted(base, commits, step, tests) for step in steps)
@@ -294,7 +294,7 @@ def plan(base, commits, archs, steps, tests):
 
 
 def forgotten(base, commits, results):
-    """The files of the kernel that a step touches, and no cell of that step compiled."""
+    """The files that a step changes and no cell of it compiled."""
     lines = []
     for step in sorted({result["step"] for result in results} - {0}):
         compiled = {path for result in results if result["step"] == step for path in result["compiled"]}
@@ -305,7 +305,7 @@ def forgotten(base, commits, results):
     return lines
 
 
-def table(results, titles):
+def overview(results, titles):
     """Step x architecture."""
     columns = list(dict.fromkeys(result["arch"] for result in results))
     rows = {}
@@ -314,11 +314,7 @@ def table(results, titles):
         if result["kind"] in EXTRA:
             title = f"{title[:38]}, {result['kind']}"
         rows.setdefault(title[:46], {})[result["arch"]] = result["verdict"]
-    lines = [["step", *columns], *([title, *(row.get(column, "-") for column in columns)]
-                                   for title, row in rows.items())]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(f"{word:{width}}" for word, width in zip(line, widths)).rstrip() for line in lines)
+    return table(["step", *columns], [[title, *(row.get(column, "-") for column in columns)] for title, row in rows.items()])
 
 
 def command():
@@ -333,9 +329,9 @@ def command():
         tests = tests_of(*selftests(base, commits, x86), base.words("RUN")) if "boot" in archs else []
         cells = list(plan(base, commits, archs, steps, tests))
         todo = {cell.record for cell in cells if not done(cell)}
-        note(f"{len(cells)} cells, {len(todo)} of them to do, the others done before or the same")
+        note(f"{len(cells)} cells, {len(todo)} of them to do, the others are cached")
         stage.plan(len(todo))
-        titles = ["the base", *(step.subject for step in read_series(base))]
+        titles = ["pristine", *(step.subject for step in read_series(base))]
         results, before, bad = [], {}, {}
         for cell in cells:
             result = done(cell) or bad.get(cell.record)
@@ -353,7 +349,7 @@ def command():
             if result["verdict"] != "ok":
                 note(f"    {result['verdict']} {cell.head()}: {result['detail']}")
             write(OUT / "build-each/results.json", json.dumps(results, indent=1))
-    print(table(results, titles))
+    print(overview(results, titles))
     bad = [result for result in results if result["verdict"] != "ok"]
     if set(base.words("COMPILED")) <= set(archs) and not bad:
         bad = forgotten(base, commits, results)

@@ -4,9 +4,9 @@
 usage: make bundle [BASE=v5.10]      prints the path of the archive
        scripts/bundle.py try [NAME]  boots the ISO in the archive, in bochs-intel, bochs-amd, qemu-bios, qemu-uefi
 
-One archive for people with real processors: the pristine and the patched kernel, an initramfs with static selftests and
-benchmarks that tests both and prints the table of make run with the processor's name, an ISO that boots it from a USB
-stick, run.sh to do the same on an installed kernel, the series as mails, and a README.
+Build one archive for people with real processors: the pristine and the patched kernel, an initramfs with static
+selftests and benchmarks that tests both and prints the table of make run with the processor's name, an ISO that boots
+it from a USB stick, run.sh to do the same on an installed kernel, the series as mails, and a README.
 """
 
 import gzip
@@ -30,7 +30,7 @@ def test_list(tests):
 
 
 def assemble(base, root):
-    """Fill the directory ROOT with what the archive holds."""
+    """Fill the directory ROOT with the archive's contents."""
     commits, arch = materialise(base), ARCHS["x86_64"]
     where, names = selftests(base, commits, arch)
     for series, name in (("0", "pristine"), ("", "patched")):
@@ -41,7 +41,7 @@ def assemble(base, root):
         for test in every:
             shutil.copy(test.source, root / "tests.d" / test.name)
         write(root / "tests", test_list([test for test in every if test.name in base.words("BUNDLE")]))
-        write(root / "tests-all", test_list(every))      # run.sh -a: those that not every kernel survives, too
+        write(root / "tests-all", test_list(every))      # for run.sh -a: also those that not every kernel survives
         shutil.copy(TOP / "scripts/bundle/run.sh", root)
         write(root / "README", read(TOP / "scripts/bundle/README").replace("    CMDLINE", f"    {CMDLINE} compare"))
         shutil.copytree(export(base), root / "series")
@@ -81,7 +81,7 @@ FIRMWARE = {"qemu-bios": [], "qemu-uefi": ["-bios", "/usr/share/ovmf/OVMF.fd"]}
 
 
 def attempt(name, process, log, minutes):
-    """Wait for the table on the serial line; it, or None."""
+    """Wait for the table on the serial line; returns it, or None."""
     deadline, table = time.monotonic() + 60 * minutes, None
     try:
         while process.poll() is None and time.monotonic() < deadline and not table:

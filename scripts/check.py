@@ -30,14 +30,14 @@ from workshop import (OUT, TOP, VARS, Base, Failure, Unavailable, bases, digest,
 
 
 class Context:
-    """What the items share; made when first asked for."""
+    """What the items share, created on first use."""
 
     def __init__(self, base):
         self.base, self.arch, self.commits = base, ARCHS["x86_64"], materialise(base)
         self.kept, self.notes, self.stage = {}, [], None
 
     def once(self, key, make):
-        """make(), once; a failure is one for all who ask."""
+        """make(), once; a failure is cached, too."""
         if key not in self.kept:
             try:
                 self.kept[key] = make()
@@ -88,7 +88,7 @@ def mails_apply(ctx):
         base = ctx.commits[0]
         git(somebody, "update-ref", "refs/heads/mine", base)
         git(somebody, "symbolic-ref", "HEAD", "refs/heads/mine")
-        # Only the files in question are checked out: the others would take a minute.
+        # Check out only the files in question: the others would take a minute.
         git(somebody, "config", "core.sparseCheckout", "true")
         touched = ctx.git("diff", "--name-only", "--no-renames", "base", ctx.commits[-1]).splitlines()
         write(somebody / ".git/info/sparse-checkout", "".join(f"/{path}\n" for path in ["Makefile", "VERSION", *touched]))
@@ -107,7 +107,7 @@ def old_gone(ctx):
 
 
 def maintained(ctx):
-    """MAINTAINERS here is the entry in the tree, and names what the series adds, and only what is there."""
+    """MAINTAINERS here is the entry in the tree; it covers all files that the series adds, and each pattern matches."""
     entry = read(ctx.base.file("MAINTAINERS"))
     if f"\n\n{entry}\n" not in ctx.git("show", f"{ctx.commits[-1]}:MAINTAINERS"):
         raise Failure("MAINTAINERS is not the entry that the series adds to the kernel's")
@@ -123,7 +123,7 @@ def maintained(ctx):
 
 
 def documents(ctx):
-    """The manual of KVM builds, without a warning that the base has not."""
+    """KVM's documentation builds without new warnings."""
     def warnings(commit, name):
         where, log = ctx.base.out / "build/documents", f"check/documents-{name}"
         remove(where)
@@ -132,7 +132,7 @@ def documents(ctx):
             path = run(["make", "-C", src, f"O={where}", "htmldocs", "SPHINXDIRS=virt/kvm"], log,
                        f"building the documents of the {name} failed")
         if not (where / "Documentation/output/virt/kvm/index.html").exists():
-            raise Failure(f"no document came of the {name}", path)
+            raise Failure(f"building the documents of the {name} wrote none", path)
         return [line.replace(f"{src}/", "") for line in read(path).splitlines()
                 if re.match(r"\S+:(\d+:)? *(WARNING|ERROR|SEVERE|warning|error)\b", line)]
 
@@ -166,7 +166,7 @@ def pristine_kernel(ctx):
 
 
 def patched_kernel(ctx):
-    """Builds, and without a warning that the base has not."""
+    """Builds without new warnings."""
     ctx.image()
     new = new_warnings(*(read(ctx.variant(series).dir / "warnings").splitlines() for series in ("", "0")))
     if new:
@@ -174,7 +174,7 @@ def patched_kernel(ctx):
 
 
 def bochs_builds(ctx):
-    """The emulator that has Intel's VMX."""
+    """The emulator of VMX."""
     MACHINES["bochs-intel"].ready()
 
 
@@ -183,7 +183,7 @@ def selftests_built(ctx):
 
 
 def nothing_to_do(ctx):
-    """All of make run up to the boot, once more."""
+    """All of make run up to the boot, again."""
     start = time.monotonic()
     materialise(ctx.base)
     for series in ("0", ""):
@@ -194,11 +194,11 @@ def nothing_to_do(ctx):
 
 
 def no_user_space(ctx):
-    """A kernel that does not come up is reported in a line, and soon."""
+    """A kernel that does not boot is reported in one line, and soon."""
     try:
         boot("a broken start", "check/no-user-space", ctx.image(), [], append="rdinit=/nowhere")
     except Failure as failure:
-        if "did not come to its user space" in str(failure) and failure.log:
+        if "did not reach user space" in str(failure) and failure.log:
             return
         raise
     raise Failure("a kernel without user space was not noticed")
@@ -209,7 +209,7 @@ def passes(_, verdict):
 
 
 def booted(ctx, name, log, image, tests, good=passes, **options):
-    """A Boot of IMAGE with TESTS, where what is not good is tried again."""
+    """A Boot of IMAGE with TESTS; what is not good is tried again."""
     return reported(ctx, name, retried(lambda left, where: boot(name, where, image, left, **options),
                                        f"check/{log}", tests, good))
 
@@ -220,20 +220,20 @@ def reported(ctx, name, result):
 
 
 def report_retries(ctx, name, results, history):
-    """What passed only when it was run again; not those that another test kept from running."""
+    """Report what passed only in a later boot, except tests that another one kept from running."""
     ctx.notes += [f"run again on {name}: {test} {history[test]}" for test, verdict, _ in results
                   if ", then " in history[test] and verdict in ("PASS", "SKIP") and history[test][:7] != "NOT RUN"]
 
 
 def pristine_results(ctx, mode, tests):
-    """The pristine kernel's results of TESTS in MODE; those of an unchanged kernel and tests are kept."""
+    """The pristine kernel's results of TESTS in MODE, cached while kernel and tests do not change."""
     image, tests = ctx.image("0"), [test for test in tests if test.name not in ctx.base.words("FATAL")]
     machine = mode.machine()
     key = digest(image.read_bytes(), mode.parameter, MACHINES[machine].identity(), *(part for test in tests for part in (
         test.command, test.source.read_bytes())), *(read(TOP / "scripts" / name) for name in ("boot.py", "init")))
     kept = ctx.base.out / "pristine" / key
     if not kept.exists():
-        # Not all can pass there, but what fails by chance must not become a test that may fail.
+        # Not all can pass there, but a random failure must not become an expected one.
         result = retried(lambda left, log: boot("the pristine kernel", log, image, left, machine, mode.parameter),
                          f"check/pristine-{mode.cpu}-{mode.name}", tests, lambda _, verdict: verdict in ("PASS", "SKIP"), tries=2)
         write(kept, json.dumps([result.results, result.splats, result.history]))
@@ -244,7 +244,7 @@ def pristine_results(ctx, mode, tests):
 
 
 def compare(mode, pattern=""):
-    """The selftests whose names have PATTERN, in MODE, on both kernels side by side."""
+    """The selftests whose names match PATTERN, in MODE, on both kernels in parallel."""
     def item(ctx):
         tests = [test for test in ctx.tests(cpu=mode.cpu) if re.search(pattern, test.name)]
         images, machine = [ctx.image("0"), ctx.image()], mode.machine()
@@ -253,7 +253,7 @@ def compare(mode, pattern=""):
         with ThreadPoolExecutor(1) as pool:
             pristine = pool.submit(pristine_results, ctx, mode, tests)
             if MACHINES[machine].parallel:
-                pristine.result()       # one of them keeps the processors busy
+                pristine.result()       # one of them is enough load
 
             def judge(name, after):
                 must = name in required or pristine.result()[0][name] == "PASS"
@@ -270,7 +270,7 @@ def compare(mode, pattern=""):
 
 
 def clean_log(name, result, before=0):
-    detail = (f"{len(result.splats)} lines of concern (pristine: {before}), the first during {result.splats[0][0]}: "
+    detail = (f"{len(result.splats)} warnings (pristine: {before}), the first during {result.splats[0][0]}: "
               f"{result.splats[0][1]}: {pretty(result.console)}") if result.splats else ""
     return f"kernel log {name}", "FAIL" if result.splats else "PASS", 0.0, detail
 
@@ -414,7 +414,7 @@ def run_item(name, function, ctx):
 
 
 def suite(items, parts, where):
-    """Run those of ITEMS whose name holds one of PARTS, all without; results go to out/WHERE. The exit code."""
+    """Run the ITEMS whose names contain one of PARTS (default: all); results go to out/WHERE. Returns the exit code."""
     names = ", ".join(name for name, _ in items)
     items = [(name, function) for name, function in items if not parts or any(part in name for part in parts)]
     if not items:
@@ -444,7 +444,7 @@ def suite(items, parts, where):
     skipped = [result[0] for result in results if result[1] == "SKIP"]
     failed = [result for result in results if result[1] not in ("PASS", "SKIP")]
     if skipped:
-        note(f"skipped (not for this machine's emulation, on the pristine kernel neither): {', '.join(skipped)}")
+        note(f"skipped (the emulated machine or the archive lacks what they need): {', '.join(skipped)}")
     for name, verdict, _, detail in failed:
         note(f"{verdict} {name}: {detail}")
     note(f"details: {pretty(OUT / where / 'results.json')}, {took(time.monotonic() - start)}")

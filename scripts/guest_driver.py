@@ -3,10 +3,10 @@
 """
 usage: scripts/guest_driver.py DIR ROUNDS
 
-Runs in the kernel under test (make guest): starts a QEMU guest with -accel kvm from DIR/image and DIR/inner, whose
-load (guest_load.c) checks its memory all the time. In each round it plugs two DIMMs and unplugs them, grows and
-shrinks a virtio-mem device, and migrates the guest to another QEMU process, with a DIMM in it. Prints what it does;
-the guest's console goes to DIR/console. Exit 0 only if all worked and the memory was intact at the end.
+Run in the kernel under test (make guest): start a QEMU guest with -accel kvm from DIR/image and DIR/inner, whose load
+(guest_load.c) checks its memory all the time. In each round, plug and unplug two DIMMs, grow and shrink a virtio-mem
+device, and migrate the guest to another QEMU process, with a DIMM in it. Prints its progress; the guest's console goes
+to DIR/console. Exits 0 only if all worked and the memory was intact at the end.
 """
 
 import json
@@ -56,15 +56,15 @@ class Guest:
     def __init__(self, dimms=(), incoming=False):
         Guest.number += 1
         self.name = f"QEMU {Guest.number}"
-        self.base = f"{DIR}/{Guest.number}"
+        self.path = f"{DIR}/{Guest.number}"
         self.events, self.said, self.pending, self.asked = [], "", b"", 1000 * Guest.number
         command = ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "EPYC,-xsave", "-smp", "2", "-nodefaults",
                    "-m", "256M,slots=4,maxmem=2G", "-no-user-config", "-no-reboot", "-display", "none",
                    "-kernel", f"{DIR}/image", "-initrd", f"{DIR}/inner",
                    "-append", "console=ttyS0 ignore_loglevel panic=-1 memhp_default_state=online_movable",
-                   "-serial", f"file:{self.base}.console", "-qmp", f"unix:{self.base}.qmp,server=on,wait=off",
+                   "-serial", f"file:{self.path}.console", "-qmp", f"unix:{self.path}.qmp,server=on,wait=off",
                    "-device", "virtio-serial-pci",
-                   "-chardev", f"socket,id=load,path={self.base}.load,server=on,wait=off",
+                   "-chardev", f"socket,id=load,path={self.path}.load,server=on,wait=off",
                    "-device", "virtserialport,chardev=load,name=load",
                    "-object", "memory-backend-ram,id=vmem,size=256M",
                    "-device", "virtio-mem-pci,id=vm0,memdev=vmem,requested-size=0"]
@@ -72,19 +72,19 @@ class Guest:
             command += ["-object", f"memory-backend-ram,id=m{dimm['id']},size={dimm['size']}", "-device",
                         f"pc-dimm,id={dimm['id']},memdev=m{dimm['id']},addr={dimm['addr']},slot={dimm['slot']}"]
         if incoming:
-            command += ["-incoming", f"unix:{self.base}.incoming"]
-        with open(f"{self.base}.stderr", "wb") as errors:
+            command += ["-incoming", f"unix:{self.path}.incoming"]
+        with open(f"{self.path}.stderr", "wb") as errors:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors)
-        wait_for(f"{self.name} to start", lambda: self.alive() and os.path.exists(f"{self.base}.load"))
-        self.link = connect(f"{self.base}.qmp").makefile("rw", encoding="utf-8")
+        wait_for(f"{self.name} to start", lambda: self.alive() and os.path.exists(f"{self.path}.load"))
+        self.link = connect(f"{self.path}.qmp").makefile("rw", encoding="utf-8")
         self.link.readline()
         self.qmp("qmp_capabilities")
-        self.port = connect(f"{self.base}.load")
+        self.port = connect(f"{self.path}.load")
         self.port.settimeout(0.2)
 
     def alive(self):
         if self.process.poll() is not None:
-            with open(f"{self.base}.stderr", encoding="utf-8", errors="replace") as errors:
+            with open(f"{self.path}.stderr", encoding="utf-8", errors="replace") as errors:
                 last = (errors.read().splitlines() or [""])[-1]
             raise Broken(f"{self.name} ended with {self.process.returncode}: {last}")
         return True
@@ -177,7 +177,7 @@ class Guest:
         for one in (self, other):
             one.qmp("migrate-set-capabilities", capabilities=[{"capability": "auto-converge", "state": True}])
         self.qmp("migrate-set-parameters", **{"max-bandwidth": 0, "downtime-limit": 3000})
-        self.qmp("migrate", uri=f"unix:{other.base}.incoming")
+        self.qmp("migrate", uri=f"unix:{other.path}.incoming")
 
         def done():
             info = self.qmp("query-migrate")

@@ -4,8 +4,8 @@
 usage: make kernel [SERIES=0|N] [CONFIG=debug|kcsan|bundle] [ARCH=x86_64|arm64]   prints the path of the image
        make selftests [ARCH=...]                                    prints their directory
 
-SERIES=0 is the pristine base, SERIES=N the kernel after the Nth step, without it the whole series. Each has its
-build directory under out/BASE/build, with the compiler's warnings in the file "warnings".
+SERIES=0 is the pristine kernel, SERIES=N the kernel after step N (default: the whole series). Each has its build
+directory in out/BASE/build, with the compiler's warnings in the file "warnings".
 """
 
 import functools
@@ -54,7 +54,7 @@ def fragment(base, name):
 class Variant:
     """A kernel: which step (0: the base), which config, which architecture."""
 
-    preset = "allnoconfig"      # what the fragments are put on top of
+    preset = "allnoconfig"      # what the fragments are added to
 
     def __init__(self, base, commits, step, config, arch):
         self.base, self.step, self.config, self.arch = base, step, config, arch
@@ -71,11 +71,11 @@ class Variant:
         return "".join(fragment(self.base, name) for name in names)
 
     def demanded(self):
-        """Those fragments of which every option must come out as it says."""
+        """The fragments all of whose options must take effect."""
         return self.fragments()
 
     def sources(self):
-        """What names all that is compiled."""
+        """What identifies all compiled files."""
         return git(self.base.tree, "rev-parse", self.commit + "^{tree}")
 
     def log(self):
@@ -86,7 +86,7 @@ class Variant:
 
 
 def wanted_step(commits, series=None):
-    """The number of the step that SERIES names: the last one without."""
+    """The number of the step that SERIES selects (default: the last one)."""
     last = len(commits) - 1
     series = VARS["SERIES"] if series is None else series
     if series and not (series.isdigit() and int(series) <= last):
@@ -95,13 +95,13 @@ def wanted_step(commits, series=None):
 
 
 def pick(base, commits, config=None, arch=None, series=None):
-    """The Variant that the make variables ask for."""
+    """The Variant that the make variables select."""
     config = choice("CONFIG", CONFIGS, "") if config is None else config
     return Variant(base, commits, wanted_step(commits, series), config, arch or arch_of())
 
 
 def source(base, commit):
-    """The one tree that all is built from, out/BASE/src, switched to COMMIT (the lock is held)."""
+    """The work tree for all builds, out/BASE/src, with COMMIT checked out (build.lock is held)."""
     src = base.out / "src"
     # A copy of the workshop must not use the original's tree.
     if not (src / ".git").exists() or f" {base.tree}/" not in read(src / ".git"):
@@ -109,7 +109,7 @@ def source(base, commit):
         git(base.tree, "worktree", "prune")
         git(base.tree, "worktree", "add", "-q", "--detach", src, commit)
     Path(git(src, "rev-parse", "--absolute-git-dir").strip(), "index.lock").unlink(missing_ok=True)
-    # Files that differ get a new time stamp, so that make builds what depends on them, and only that.
+    # Only files that differ get a new time stamp.
     git(src, "checkout", "-q", "-f", "--detach", commit)
     return src
 
@@ -126,7 +126,7 @@ def compiler(arch):
 
 
 def check_config(variant, fragments):
-    """Every option that the fragments ask for must have come out that way."""
+    """All options of FRAGMENTS must have taken effect."""
     got = read(variant.dir / ".config")
     missed = []
     for option, value in dict(re.findall(r"^(CONFIG_\w+)=(\S+)$", fragments, re.M)).items():
@@ -147,7 +147,7 @@ def build(variant):
     def ready():
         return done.exists() and done.read_text() == stamp and image.exists()
 
-    # What is there waits for nobody's build.
+    # What is up to date does not wait for another build.
     with stage(f"building {variant.title}") as st, nullcontext() if ready() else lock(base.out / "build.lock"):
         if ready():
             st.note = " (up to date)"
@@ -156,7 +156,7 @@ def build(variant):
         if shutil.disk_usage(base.out).free < 2 << 30:
             raise Failure(f"less than 2 GiB free under {pretty(base.out)}: free some space and repeat")
         src = source(base, variant.commit)
-        seed(variant)
+        variant.dir.mkdir(parents=True, exist_ok=True)
         env = {"KBUILD_BUILD_TIMESTAMP": "2020-12-13", "KBUILD_BUILD_USER": "workshop",
                "KBUILD_BUILD_HOST": "workshop", "KCONFIG_ALLCONFIG": str(variant.dir / "workshop.config"),
                "PATH": f"/usr/lib/ccache:{os.environ['PATH']}", "CCACHE_DIR": str(OUT / "ccache")}
@@ -166,7 +166,7 @@ def build(variant):
         run([*make, variant.preset], log, f"configuring {variant.title} failed", env=env)
         check_config(variant, variant.demanded())
         path = run([*make, *arch.target.split()], log, f"building {variant.title} failed", env=env, append=True)
-        # A warning stays until its file is compiled again.
+        # Keep a warning until its file is compiled again.
         said = read(path)
         compiled = set(re.findall(r"^  CC +(?:\[M\] +)?(\S+)\.o$", said, re.M))
         warnings = variant.dir / "warnings"
@@ -179,8 +179,8 @@ def build(variant):
 
 
 def new_warnings(variant, other):
-    """The warnings of VARIANT that OTHER has not, a second one in the same file too: lists of lines in, and out."""
-    # Where in the file, and where in the code, changes with any edit.
+    """The lines of VARIANT that OTHER does not have as often."""
+    # Line numbers and offsets change with any edit.
     def place(line):
         return re.sub(r"\+0x[0-9a-f]+|(?<=:)\d+:", "", line)
     left = Counter(map(place, other))
@@ -193,25 +193,6 @@ def new_warnings(variant, other):
     return new
 
 
-def seed(variant):
-    """A new build directory starts as a copy of a finished one of the same config: only KVM is built anew."""
-    if (variant.dir / "vmlinux").exists():
-        return
-    others = [variant.dir.with_name(name + variant.suffix) for name in ("series", "base")]
-    finished = [other for other in others if (other / "workshop-stamp").exists()]
-    if finished:
-        new = variant.dir.with_name(variant.dir.name + ".new")
-        remove(new)
-        remove(variant.dir)
-        subprocess.run(["cp", "-a", "--reflink=auto", finished[0], new], check=True)
-        (new / "workshop-stamp").unlink()
-        # objtool's commands hold the directory's name: left alone, objtool and thus everything would be built anew.
-        for path in [*new.glob("tools/**/.*.cmd"), *new.glob("tools/**/.*.d")]:
-            path.write_text(path.read_text().replace(f"{finished[0]}/", f"{variant.dir}/"))
-        new.rename(variant.dir)
-    variant.dir.mkdir(parents=True, exist_ok=True)
-
-
 # ---------------------------------------------------------------- selftests
 
 def programs(base, commit, arch):
@@ -222,10 +203,10 @@ def programs(base, commit, arch):
 
 
 def selftests(base, commits, arch):
-    """Build the series' KVM selftests, static, out of the tree, one stage; returns (directory, names)."""
+    """Build the series' KVM selftests, static, out of tree, one stage; returns (directory, names)."""
     names = programs(base, commits[-1], arch)
     where = base.out / "selftests" / arch.name
-    # What they are made of: their own files, and the headers that user space gets.
+    # Their own files, and the headers for user space.
     stamp = digest(compiler(arch), *(git(base.tree, "rev-parse", f"{commits[-1]}:{path}") for path in (
         "tools/testing/selftests", "tools/include", "tools/arch", "include/uapi",
         f"arch/{'x86' if arch.name == 'x86_64' else arch.name}/include/uapi")))
@@ -245,7 +226,7 @@ def selftests(base, commits, arch):
         run([*make, f"O={where}/headers", f"INSTALL_HDR_PATH={where}/usr", "headers_install"], log,
             "installing the kernel's headers failed")
         kvm = src / "tools/testing/selftests/kvm"
-        # No recursion into the kernel's own headers_install: that would build in the source tree.
+        # Skip the Makefile's own headers_install: it builds in the source tree.
         run(["make", "-C", kvm, f"-j{NPROC}", *make[4:], f"OUTPUT={where}", "KSFT_KHDR_INSTALL=",
              f"INSTALL_HDR_PATH={where}/usr", "LDFLAGS=-static -pthread -no-pie", f"LDLIBS={base['SELFTESTS_LIBS']}"], log,
             "building the selftests failed", append=True, env={"ARCH": arch.name})

@@ -37,7 +37,7 @@ def exceptions(path):
 
 
 def checkpatch(base, mail, allowed, used):
-    """The reports of checkpatch on MAIL that no exception covers. What it said is kept: it is slow."""
+    """The reports of checkpatch on MAIL that no exception covers. Its output is cached: it is slow."""
     script, words = base.tree / "scripts/checkpatch.pl", base.tree / "scripts/spelling.txt"
     kept = base.out / "checkpatch" / digest(mail.read_bytes(), *(path.read_bytes() for path in (script, words) if path.exists()))
     if not kept.exists():
@@ -62,7 +62,7 @@ def checkpatch(base, mail, allowed, used):
 
 
 def tracked():
-    """The repository's text files: those in git, and those about to be."""
+    """The repository's text files, in git or not ignored by it."""
     done = subprocess.run(["git", "-C", TOP, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
                           capture_output=True, check=True)
     paths = [TOP / name for name in done.stdout.decode().split("\0") if name]
@@ -76,7 +76,7 @@ def shellcheck(paths):
 
 
 def codespell(paths):
-    """Spelling; in a patch only the message and what it adds."""
+    """Check spelling; in a patch only that of the message and of added lines."""
     with tempfile.TemporaryDirectory() as temp:
         for path in paths:
             text = read(path)
@@ -106,18 +106,18 @@ def own_rules(paths):
         patch = path.suffix == ".patch"
         for number, line in enumerate(read(path).split("\n"), 1):
             where = f"{pretty(path)}:{number}"
-            # In a patch a lone blank is an empty line of context; what it adds is checkpatch's.
+            # In a patch a lone blank is an empty line of context; added lines are for checkpatch.
             if not patch and line != line.rstrip():
                 found.append(f"{where}: trailing white space")
             if patch and line.startswith("Signed-off-by:"):
                 found.append(f"{where}: Signed-off-by: only the person who exports can certify origin")
         if len(read(path)) > 1 and not read(path).endswith("\n"):
-            found.append(f"{pretty(path)}: no newline at its end")
+            found.append(f"{pretty(path)}: no newline at the end")
     return found
 
 
 def own_files(base):
-    """The base's own versions of files are small, and none is left over."""
+    """The base's own versions of files are small, and all are used."""
     brought, found = new_files(base) | {"MAINTAINERS"}, []
     for path in (base.patches / "own").rglob("*"):
         lines = read(path).count("\n") if path.is_file() else 0

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """
-The emulated machines: how QEMU and Bochs are started, and the modes of KVM's MMU that each processor has.
+The emulated machines: how to start QEMU and Bochs, and the modes of KVM's MMU on each processor.
 
-QEMU emulates AMD's SVM, Bochs also Intel's VMX. Bochs is built here, once, from the distribution's source with the
-fixes in patches/bochs-3.0 (no series: its file "source" says what is fetched).
+QEMU emulates AMD's SVM, Bochs also Intel's VMX. Bochs is built from the distribution's source with the fixes in
+patches/bochs-3.0 (not a series: its file "source" names the source).
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from source import ask_archive, mirrors
 from workshop import NPROC, OUT, TOP, VARS, Failure, choice, digest, facts, install, lock, pretty, read, run, stage, stage_dir, write
 
-# What every kernel is told, whatever runs it.
+# Kernel parameters on all machines.
 COMMON = "ignore_loglevel printk.devkmsg=on panic=-1 log_buf_len=4M"
 
 
@@ -30,14 +30,14 @@ class Qemu:
         self.threads = f",thread={'multi' if parallel else 'single'}" if "-icount" not in words else ""
 
     def ready(self):
-        """What it needs is there: nothing to do."""
+        """Nothing to prepare."""
 
     def identity(self):
-        """All that a result depends on, but kernel and tests."""
+        """What a result depends on, except kernel and tests."""
         return repr((self.words, self.threads, self.parameters))
 
     def start(self, image, initrd, append, console, results, log, more=()):
-        """Start it in the background; what it says itself is in LOG/emulator."""
+        """Start it in the background; its own output goes to LOG/emulator."""
         command = [self.words[0], "-accel", f"tcg{self.threads}", *self.words[1:], "-nodefaults", "-no-user-config",
                    "-no-reboot", "-display", "none", "-kernel", image, "-initrd", initrd,
                    "-serial", f"file:{escape(console)}", "-append", f"{self.parameters} {COMMON} {append}".strip(),
@@ -46,21 +46,21 @@ class Qemu:
         return launch(command, log)
 
     def clock(self, process):
-        """Seconds, to tell by whether it hangs."""
+        """Seconds, to detect a hang by."""
         return time.monotonic()
 
     def inspect(self, process):
-        """Have a machine that hangs tell where its processors are."""
+        """Log the state of the vCPUs of a machine that hangs."""
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(b"info registers -a\ninfo lapic 0\ninfo lapic 1\ninfo status\n")
             process.stdin.flush()
 
 
 class Bochs:
-    """A machine that Bochs emulates. One thread runs its processors in turns, and time counts instructions."""
+    """A machine that Bochs emulates. One thread runs its CPUs in turns; time counts instructions."""
 
     name, arch, parallel = "Bochs", "x86_64", False
-    # There is no RTC to check the TSC by, nor a timer that ticks when the check comes.
+    # There is no RTC to calibrate the TSC, and no timer tick when it is checked.
     parameters = ("console=ttyS0,115200 nokaslr mitigations=off no_timer_check tsc_early_khz=100000 idle=halt "
                   "workshop.results=ttyS1")
 
@@ -103,12 +103,12 @@ debug: action=ignore
         return launch([bochs_program(), "-q", "-f", log / "bochsrc"], log)
 
     def clock(self, process):
-        """Processor time: it computes all the time, and a busy machine does not make it slower by that."""
+        """CPU time: Bochs never sleeps, and CPU time does not depend on the load of the host."""
         fields = read(f"/proc/{process.pid}/stat").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def inspect(self, process):
-        """Bochs has no monitor: what it has to say is in its log."""
+        """Bochs has no monitor, only its log."""
 
 
 # x86's check of the timer interrupt waits for ticks that do not come when the machine stalls, and panics.
@@ -134,14 +134,14 @@ MACHINES = {
 
 
 class Mode:
-    """A mode of KVM's MMU: the processor that has it, KVM's parameter, and the emulators that run it, the best first."""
+    """A mode of KVM's MMU: its processor, KVM's parameter, and the emulators that run it, the best first."""
 
     def __init__(self, cpu, name, parameter, *machines):
         self.cpu, self.name, self.parameter, self.machines = cpu, name, parameter, machines
         self.title = name if cpu == "amd" else f"{cpu} {name}"
 
     def machine(self, arch="x86_64"):
-        """The name of the machine, by EMULATOR where that is given; other architectures have one, and no modes."""
+        """The name of the machine, by EMULATOR if set; other architectures have one machine, and no modes."""
         if arch != "x86_64":
             return f"qemu-{arch}"
         if not VARS["EMULATOR"]:
@@ -161,7 +161,7 @@ MODES = {(mode.cpu, mode.name): mode for mode in (
 
 
 def mode_of():
-    """The Mode that CPU and MODE ask for: without, nested paging on AMD."""
+    """The Mode that CPU and MODE select (default: nested paging on AMD)."""
     cpu = choice("CPU", tuple(dict.fromkeys(cpu for cpu, _ in MODES)), "amd")
     names = tuple(name for known, name in MODES if known == cpu)
     return MODES[cpu, choice("MODE", names, names[0])]
@@ -196,7 +196,7 @@ def bochs_stamp():
 
 
 def build_bochs():
-    """Build Bochs where it is not there: one stage."""
+    """Build Bochs if needed: one stage."""
     program, stamp = bochs_program(), bochs_stamp()
     done = program.with_name("stamp")
 
@@ -214,7 +214,7 @@ def build_bochs():
         log = "bochs/build"
         if not tar.exists():
             tar.parent.mkdir(parents=True, exist_ok=True)
-            # apt checks the hash; what it has not checked keeps another name.
+            # apt verifies the hash; until then the file has another name.
             part = tar.with_name(f"{tar.name}.part")
             ask_archive(["/usr/lib/apt/apt-helper", "-oAPT::Sandbox::User=root", "download-file",
                          f"{mirrors()[0]}/{source['FILE'].replace('+', '%2b')}", part, f"SHA256:{source['SHA256']}"], log,
@@ -235,8 +235,8 @@ def build_bochs():
 
 def iso(path, files, entries, log):
     """
-    Write the ISO image PATH with FILES {name: path} that a PC boots from a CD, and from a USB stick; ENTRIES of its menu
-    are (title, kernel, parameters), and all have the same "initrd".
+    Write the ISO image PATH with FILES {name: path}, bootable from CD and USB stick; ENTRIES of its menu are (title,
+    kernel, parameters), all with the same "initrd".
     """
     menu = "".join(f"menuentry '{title}' {{\n linux /{kernel} {parameters}\n initrd /initrd\n}}\n"
                    for title, kernel, parameters in entries)

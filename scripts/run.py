@@ -20,10 +20,10 @@ from workshop import TOP, VARS, Base, main, pretty, stage, write
 
 
 def results(boot, name, figures):
-    """What scripts/bundle/run.sh makes a column of."""
+    """Write the input of scripts/bundle/run.sh for one column."""
     rows = [("name", name), ("kernel", boot.release), ("processor", boot.processor),
             *(("test", *map(str, result)) for result in boot.results),
-            ("log", f"{len(boot.splats)} lines of concern" if boot.splats else "clean"),
+            ("log", f"{len(boot.splats)} warnings" if boot.splats else "clean"),
             *(("figure", test, str(value)) for test, value in figures.items())]
     path = boot.log.with_name("column")
     write(path, "".join("\t".join(row) + "\n" for row in rows))
@@ -62,7 +62,7 @@ def command():
     for name in worse:
         print(f"{name} passes on the pristine kernel, but not on the patched one: see {pretty(patched.log)}")
     if patched.splats:
-        print(f"the patched kernel complains, first: {patched.splats[0][1]}: see {pretty(patched.console)}")
+        print(f"the patched kernel warns, first: {patched.splats[0][1]}: see {pretty(patched.console)}")
     if not any(verdict == "PASS" for _, verdict, _ in patched.results):
         print(f"no test passed on the patched kernel: see {pretty(patched.log)}")
         return 1

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make series          writes the mails for git am, cover letter first; prints their directory
-       make am LINUX=DIR    applies them to the kernel tree DIR; on a conflict DIR is left as it was (QEMU=DIR for QEMU)
-       make refresh         rewrites patches/ and the new files from the commits of the materialised tree
+usage: make series          write the mails for git am, cover letter first; print their directory
+       make am LINUX=DIR    apply them to the kernel tree DIR, all or nothing (QEMU=DIR for QEMU)
+       make refresh         rewrite patches/ and the new files from the commits of the tree
 
-Each takes BASE=v5.10. Refresh is the way back of make tree: edit commits in the printed tree (git commit --amend,
-git rebase -i base), then refresh. A file that the base lacks comes out whole, at its kernel path; its last step
-names it. scripts/series.py refresh --check only says whether it would change anything.
+All take BASE=v5.10. refresh reverses make tree: edit commits in the tree (git commit --amend, git rebase -i base), then
+refresh. A file that the base lacks is written whole, to patches/BASE/own if it is there, else to its kernel path; its
+last step names it. A shared file is shared: the other series that bring it are rebuilt.
+scripts/series.py refresh --check only reports what would change.
 """
 
 import re
@@ -21,7 +22,7 @@ from tree import Patch, State, materialise, new_file_mode
 from workshop import (OUT, TOP, VARS, Base, Failure, bases, git, identity, lock, main, note, person, pretty, read, remove,
                       stage, stage_dir, write)
 
-# Where the repository keeps what is its own: no kernel file may come to lie there.
+# The repository's own files, which no kernel file may overwrite.
 OURS = re.compile(r"(patches|configs|out|\.ci)/|(Makefile|README\.md|COPYING|\.gitignore|MAINTAINERS)$")
 DIFF = ["--no-color", "--no-ext-diff", "--no-textconv", "--diff-algorithm=myers", "--indent-heuristic", "-U3",
         "--src-prefix=a/", "--dst-prefix=b/"]
@@ -45,7 +46,7 @@ def shared(base):
 
 
 def split_commits(base):
-    """The commits of the tree as (steps, new files: path -> (mode, blob))."""
+    """The commits of the tree as (Patches, new files: path -> (mode, blob))."""
     tree = base.tree
     if git(tree, "rev-list", "--merges", "base..HEAD"):
         raise Failure(f"{pretty(tree)} has a merge: make the series linear (git rebase base), then make refresh")
@@ -76,7 +77,7 @@ def split_commits(base):
         step.date, step.new_files = format_datetime(datetime.fromisoformat(date)), new
         diff = git(tree, "diff-tree", "-p", "--no-renames", "--full-index", "--binary", *DIFF, "--no-commit-id",
                    commit, "--", ".", *(f":(exclude,literal){path}" for path in new))
-        # Without blob names a patch changes only when what it does changes.
+        # Without blob names, a patch changes only with its diff.
         step.diff = re.sub(r"^index [0-9a-f]{40}\.\.[0-9a-f]{40}( \d+)?\n(?!GIT binary)", "", diff, flags=re.M)
         steps.append(step)
     return steps, added
@@ -132,7 +133,7 @@ def refresh(base, check=False):
                 if edits:
                     raise Failure(f"{other.name} shares files that this changes, and {pretty(other.tree)} has {edits} that "
                                   f"are not in patches/: make refresh BASE={other.name} first")
-            # The list last: until then make tree still sees the old series or says what is missing.
+            # The list last: until then make tree sees the old series, or reports what is missing.
             for path in sorted(changed, key=lambda p: p == old_series):
                 write(path, want[path])
                 if path in modes:
@@ -143,7 +144,7 @@ def refresh(base, check=False):
                 while with_parents != TOP and not any(with_parents.iterdir()):
                     with_parents.rmdir()
                     with_parents = with_parents.parent
-            # These very commits are now what patches/ say.
+            # patches/ are now these commits.
             head = git(base.tree, "rev-parse", "HEAD").strip()
             state.set(commit=head, stamp="")
     if not check:

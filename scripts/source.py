@@ -2,6 +2,7 @@
 """Where the source of a base comes from: Debian's archive, or what LINUX_SRC or QEMU_SRC names."""
 
 import re
+import subprocess
 from pathlib import Path
 
 from workshop import OUT, Failure, Unavailable, install, pretty, read, run, stage_dir, write
@@ -9,23 +10,13 @@ from workshop import OUT, Failure, Unavailable, install, pretty, read, run, stag
 
 def mirrors():
     """The (main, security) archive addresses that this machine's apt uses."""
-    etc = Path("/etc/apt")
-    found = []      # (address, suite)
-    for path in sorted(etc.glob("sources.list.d/*.sources")):
-        for stanza in re.split(r"\n\s*\n", path.read_text(errors="replace")):
-            fields = dict(re.findall(r"^([\w-]+):[ \t]*(.*(?:\n[ \t]+.*)*)", stanza, re.M))
-            if fields.get("Enabled", "yes").lower() != "no":
-                found += [(uri, suite) for uri in fields.get("URIs", "").split()
-                          for suite in fields.get("Suites", "").split()]
-    for path in [etc / "sources.list", *sorted(etc.glob("sources.list.d/*.list"))]:
-        if path.exists():
-            found += re.findall(r"^\s*deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)", path.read_text(errors="replace"), re.M)
-    main_ = [uri for uri, suite in found if re.search(r"/debian/?$", uri) and "security" not in suite]
-    security = [uri for uri, suite in found if "security" in suite]
+    said = subprocess.run(["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE)"],
+                          capture_output=True, text=True, check=False).stdout
+    main_ = re.findall(r"^(\S+/debian)/? (?!\S*security)", said, re.M)
+    security = re.findall(r"^(\S+?)/? \S*security", said, re.M)
     if not main_:
         raise Failure("apt's sources name no Debian mirror to fetch from: give LINUX_SRC=DIR|TARBALL")
-    main_ = main_[0].rstrip("/")
-    return main_, security[0].rstrip("/") if security else main_ + "-security"
+    return main_[0], security[0] if security else f"{main_[0]}-security"
 
 
 def ask_archive(cmd, log, what, otherwise, **kwargs):

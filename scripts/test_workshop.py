@@ -3,8 +3,8 @@
 """
 usage: scripts/test_workshop.py [NAME...]
 
-Tests of the workshop itself: a copy of it, with a toy kernel and a toy series, in a temporary directory. Part of
-make check; takes seconds.
+Test the workshop itself: a copy of it, with a toy kernel and a toy series, in a temporary directory. Part of make
+check; takes a minute.
 """
 
 import os
@@ -135,7 +135,7 @@ class Sandbox:
         return where
 
     def snapshot(self, where=None):
-        """All that a failed command must leave alone: HEAD, branches and work tree."""
+        """What a failed command must not change: HEAD, branches and work tree."""
         return [self.git(*args, where=where) for args in (
             ("rev-parse", "HEAD"), ("status", "--porcelain"), ("for-each-ref",), ("diff", "HEAD"))]
 
@@ -547,7 +547,7 @@ def own_file(box):
 
 @case
 def runs_again(box):
-    """a failed test: again in fresh boots, told; what always fails and a line of concern stay failures"""
+    """a failed test runs again in fresh boots, and is reported; what always fails and a warning stay failures"""
     from boot import Boot, Test, retried
     verdicts = {"good": ["PASS"], "late": ["FAIL", "FAIL", "PASS"], "hangs": ["HANG", "PASS"], "bad": ["NOT RUN", "FAIL"],
                 "skips": ["NOT RUN", "SKIP"]}

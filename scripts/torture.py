@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """
 usage: make torture [MINUTES=30]
-       scripts/torture.py PART...    only the items whose name holds one of PART
-       make fuzz [MINUTES=5]         only libFuzzer, with all of the time
+       scripts/torture.py PART...    only the items whose names contain one of PART
+       make fuzz [MINUTES=5]         only libFuzzer, for all of the time
 
-The tests that are the better the longer they run, for about MINUTES, the building of the kernels aside: libFuzzer and
-threads in user space, the stress test in the three MMU modes and the failure of each allocation on the debug kernel,
-KCSAN, and guests that grow, shrink and migrate, on both kernels. Each item can be run alone. Prints an item a line as
-it goes, ends with "N passed, N failed, N skipped". Results are in out/torture/results.json, logs under out/log/torture.
+Long-running tests, for about MINUTES without the kernel builds: libFuzzer and threads in user space, the stress test in
+three MMU modes and failure of each allocation on the debug kernel, KCSAN, and guests that grow, shrink and migrate, on
+both kernels. Each item can be run alone. Prints an item a line as it goes, ends with "N passed, N failed, N skipped".
+Results are in out/torture/results.json, logs under out/log/torture.
 """
 
 import re
@@ -20,7 +20,7 @@ from machine import MODES
 from tree import read_series
 from workshop import OUT, VARS, Failure, main, note, pretty, read, write
 
-# A busy machine halts the emulated processors for long.
+# A busy host stalls the emulated CPUs for long.
 PATIENT = "rcupdate.rcu_cpu_stall_timeout=200"
 
 
@@ -31,8 +31,8 @@ def stress(ctx, seconds, slower):
     return test
 
 
-def told(result, pattern):
-    """Show what the tests said about PATTERN."""
+def show(result, pattern):
+    """Print the lines of the tests' output that match PATTERN."""
     note("")
     for line in read(result.log).splitlines():
         if re.search(pattern, line):
@@ -43,7 +43,7 @@ def stress_debug(mode, seconds):
     def item(ctx):
         result = boot("the debug kernel", f"torture/stress-{mode.name}", ctx.image("", "debug"),
                       [stress(ctx, seconds, 5)], mode.machines[0], f"{mode.parameter} {PATIENT}", 5)
-        told(result, r"accesses|seed")
+        show(result, r"accesses|seed")
         yield f"stress {mode.title}", result.results[0][1], result.results[0][2], pretty(result.log)
         yield clean_log(f"stress {mode.title}", result)
     return item
@@ -53,19 +53,19 @@ def failslab(ctx):
     mode = MODES["amd", "npt0"]
     result = boot("the debug kernel", "torture/failslab", ctx.image("", "debug"), ctx.tests([ctx.base["FAILSLAB"]], 5),
                   mode.machines[0], f"{mode.parameter} {PATIENT}", 5)
-    told(result, r"allocations|leak")
+    show(result, r"allocations|leak")
     yield "each allocation fails", result.results[0][1], result.results[0][2], pretty(result.log)
     yield clean_log("each allocation fails", result)
 
 
 def ours(base):
-    """Where a data race is ours: the code that the series brings."""
+    """The files where a data race is ours: those that the series brings."""
     return {path for step in read_series(base) for path in step.new_files
             if path.endswith((".c", ".h")) and not path.startswith(("tools/", "samples/"))}
 
 
 def races(result, variant):
-    """KCSAN's reports: title -> the source lines, inline functions included, of what races."""
+    """KCSAN's reports: title -> the source lines that race, with inline functions."""
     found = {}
     script = variant.base.tree / "scripts/faddr2line"
     for report in re.findall(r"BUG: KCSAN: (.*?)Reported by Kernel Concurrency", read(result.console), re.S):
@@ -81,8 +81,8 @@ def races(result, variant):
 
 def kcsan(mode, machine, seconds):
     """
-    Processors take turns: what one delays for, to see whether another comes in between, is the other's turn. That shows
-    more than parallel ones do, most of whose reports are of locks that spin.
+    The CPUs take turns: while KCSAN delays one to watch for a race, another one runs. That finds more than parallel CPUs,
+    most of whose reports are about spinning locks.
     """
     def item(ctx):
         found = {}
@@ -111,7 +111,7 @@ def kcsan(mode, machine, seconds):
 def guests(series, name, rounds):
     def item(ctx):
         result = guest(f"the {name} kernel", f"torture/guest-{name}", ctx.image(series), rounds=rounds)
-        told(result, r"^\[.*(migrated|intact|FAILED)")
+        show(result, r"^\[.*(migrated|intact|FAILED)")
         yield f"guest, {name}", result.results[0][1], result.results[0][2], pretty(result.log)
         yield clean_log(f"guest, {name}", result)
     return item
@@ -122,7 +122,7 @@ def command(*parts):
     if not re.fullmatch(r"[1-9]\d*", VARS["MINUTES"] or default):
         raise Failure(f"MINUTES={VARS['MINUTES']} is no number of minutes")
     minutes = int(VARS["MINUTES"] or default)
-    second = 2 * minutes    # what is a minute in half an hour
+    second = 2 * minutes    # scales a minute of the default half an hour
     fuzz = 60 * minutes if parts == ("fuzz",) else 3 * second
     items = [
         ("fuzz: libFuzzer in user space", harness("fuzz", f"FUZZ_SECONDS={fuzz}")),

@@ -3,9 +3,9 @@
 """
 usage: make tree [BASE=v5.10] [LINUX_SRC=DIR|TARBALL] [FORCE=1]    (QEMU_SRC for a base that is QEMU)
 
-Materialises base and series as a git tree: tag "base" on the pristine import, one commit a step on branch
-"series". Prints the tree's path. What was changed in the tree and is not in patches/ is never thrown away
-without FORCE=1: "make refresh" takes it into patches/.
+Create the git tree of a base and its series: tag "base" on the pristine import, one commit a step on branch "series".
+Prints the path of the tree. Changes in the tree that are not in patches/ are never discarded without FORCE=1; make
+refresh saves them to patches/.
 """
 
 import json
@@ -63,7 +63,7 @@ def import_base(base):
                 (("NAME", "Pristine Source"), ("EMAIL", "source@example.invalid"), ("DATE", base["DATE"]))})
             git(new, "tag", "base")
             State(base, new).set(source=key, origin=origin, version=version[1])
-            # Other work trees and builds belong to the old one.
+            # Other work trees and builds belong to the old source.
             for stale in (base.out / "src", base.out / "build", base.tree):
                 remove(stale)
             new.rename(base.tree)
@@ -71,7 +71,7 @@ def import_base(base):
 
 
 class State:
-    """What the workshop remembers about the materialised tree, in its .git."""
+    """The state of the tree, kept in its .git."""
 
     def __init__(self, base, tree=None):
         self.base, self.tree = base, tree or base.tree
@@ -86,8 +86,8 @@ class State:
         write(self.path, json.dumps(self.data))
 
     def edits(self):
-        """What the tree holds that was not materialised from patches/: a few words, or ""."""
-        if self.get("switching"):       # interrupted while it was being switched: all ours
+        """What the tree has and patches/ lack: a few words, or ""."""
+        if self.get("switching"):       # interrupted in the middle of a checkout: none
             return ""
         if git(self.tree, "rev-parse", "HEAD").strip() not in (self.get("commit"), self.base_id()):
             return "commits"
@@ -101,7 +101,7 @@ class State:
         if edits:
             commit = "commit them, " if edits.startswith("un") else ""
             raise Failure(f"{pretty(self.tree)} has {edits} that are not in patches/: {commit}run make refresh, "
-                          "or throw them away with make tree FORCE=1")
+                          "or discard them with make tree FORCE=1")
 
 
 # ---------------------------------------------------------------- the series
@@ -129,14 +129,14 @@ class Patch:
         return f"{self.subject}\n\n{self.body}\n" if self.body else self.subject + "\n"
 
     def text(self):
-        """The patch file: the one way to write it."""
+        """The contents of the patch file."""
         body = f"{self.body}\n" if self.body else ""
         new = "".join(f"New-file: {path}\n" for path in self.new_files)
         return f"Subject: {self.subject}\nDate: {self.date}\n\n{body}---\n{new}\n{self.diff}"
 
 
 def read_series(base):
-    """The steps, in order."""
+    """The Patches, in order."""
     where = base.patches
     series = where / "series"
     if not series.exists():
@@ -160,7 +160,7 @@ def new_file_mode(path):
 
 
 def build_commits(base, steps):
-    """Commit every step onto the base, beside any work tree; returns the commits."""
+    """Commit all steps on top of the base, without a work tree; returns the commits."""
     tree = base.tree
     index = {"GIT_INDEX_FILE": str(tree / ".git/workshop.index")}
     who = person()
@@ -189,7 +189,7 @@ def build_commits(base, steps):
 
 
 def materialise(base):
-    """The tree of base and series, up to date with patches/; two stages. Returns its commits, the base first."""
+    """Bring the tree up to date with patches/; two stages. Returns its commits, the base first."""
     with lock(base.out / "tree.lock"):
         import_base(base)
         with stage(f"series {base.name}") as st:
@@ -212,7 +212,7 @@ def materialise(base):
 
 
 def command(*options):
-    if options == ("--forget",):        # make distclean asks: may the trees go?
+    if options == ("--forget",):        # for make distclean: may the trees be removed?
         for base in bases():
             if State(base).get("commit"):
                 State(base).refuse_edits()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the workshop's programs share: places, progress by stage, logs, errors, git."""
+"""Shared by all programs: paths, bases, stages, logs, errors, git."""
 
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import shlex
@@ -18,7 +19,7 @@ TOP = Path(__file__).resolve().parent.parent
 OUT = TOP / "out"
 NPROC = str(len(os.sched_getaffinity(0)))
 
-# What make hands down to us must not reach the kernel's own make.
+# Variables of our make must not reach the kernel's make.
 for _name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS"):
     os.environ.pop(_name, None)
 VARS = {name: os.environ.pop(name, "") for name in
@@ -31,7 +32,7 @@ for _name in [n for n in os.environ if n.startswith("GIT_") and n.split("_")[1] 
 
 
 class Failure(Exception):
-    """Something a person can fix: one line with the reason and what to do; maybe a log to look at."""
+    """An error that the user can fix: one line with the reason and what to do, and a log."""
 
     def __init__(self, text, log=None):
         super().__init__(text)
@@ -39,11 +40,11 @@ class Failure(Exception):
 
 
 class Unavailable(Failure):
-    """What the archive does not have: nothing here can be at fault, so that a test of it is skipped."""
+    """The archive lacks something: tests of it are skipped."""
 
 
 def pretty(path):
-    """PATH as the reader would type it from the top of the repository."""
+    """PATH, relative to the top of the repository."""
     path = Path(path)
     return str(path.relative_to(TOP)) if path.is_relative_to(TOP) else str(path)
 
@@ -102,7 +103,7 @@ def took(seconds):
 
 
 class stage:
-    """with stage("building"): prints "[2/6] building … 1m58s"; .note is put behind the time. Silent in another one."""
+    """with stage("building"): print "[2/6] building … 1m58s", and .note. Silent inside another stage."""
 
     total = 0
     count = 0
@@ -151,7 +152,7 @@ class stage:
 
 
 def run(cmd, log, what, cwd=None, env=None, append=False, **kwargs):
-    """Run CMD with its output in out/log/LOG; WHAT names it in the error."""
+    """Run CMD with its output in out/log/LOG; WHAT is the error if it fails."""
     path = OUT / "log" / log
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a" if append else "w", encoding="utf-8") as out:
@@ -168,6 +169,14 @@ def run(cmd, log, what, cwd=None, env=None, append=False, **kwargs):
     return path
 
 
+def table(head, rows):
+    rows = [head, *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join("  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
+                               for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows)
+
+
 def install(*groups):
     """Install what parts of the workshop need."""
     if subprocess.run([TOP / "scripts/install-deps", *groups], check=False).returncode:
@@ -180,7 +189,7 @@ def tail(path, lines=15):
 
 
 def main(doc, function):
-    """Run a program: --help, and errors as one line behind the end of the log in question."""
+    """Run a program: --help; errors are printed as one line, after the end of their log."""
     if any(arg in ("-h", "--help") for arg in sys.argv[1:]):
         print(doc.strip())
         sys.exit(0)
@@ -193,7 +202,7 @@ def main(doc, function):
             where = f" (all of it: {pretty(failure.log)})"
         note(f"error: {failure}{where}")
     except KeyboardInterrupt:
-        note("\ninterrupted: the same command goes on from here")
+        note("\ninterrupted: run the same command to continue")
         sys.exit(130)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -206,7 +215,7 @@ def main(doc, function):
 
 @contextlib.contextmanager
 def lock(path):
-    """Only one of the programs at a time does what PATH stands for."""
+    """Hold the lock PATH."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         try:
@@ -218,7 +227,7 @@ def lock(path):
 
 
 def write(path, data):
-    """Write DATA to PATH, all or nothing."""
+    """Write DATA to PATH atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temp = path.with_name(f".{path.name}.{os.getpid()}")
@@ -236,7 +245,7 @@ def remove(path):
 
 
 class stage_dir:
-    """An empty directory for the time being."""
+    """A temporary directory at PATH."""
 
     def __init__(self, path):
         self.path = path
@@ -251,7 +260,7 @@ class stage_dir:
 
 
 def digest(*parts):
-    """A short name for all that PARTS say."""
+    """A hash of PARTS."""
     sha = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape")
@@ -261,12 +270,12 @@ def digest(*parts):
 
 # ---------------------------------------------------------------- git
 
-# Ours must not depend on anybody's settings.
+# Do not depend on the user's settings.
 QUIET_GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
 
 def git(repo, *args, stdin=None, env=None, ok=(0,), own=True):
-    """git's output in REPO; OWN repositories are used without the user's configuration."""
+    """The output of git in REPO; OWN repositories ignore the user's configuration."""
     done = subprocess.run(["git", "-C", str(repo), *map(str, args)], capture_output=True, check=False,
                           input=stdin.encode("utf-8", "surrogateescape") if stdin is not None else b"",
                           env={**os.environ, **(QUIET_GIT if own else {}), **(env or {})})
@@ -277,7 +286,7 @@ def git(repo, *args, stdin=None, env=None, ok=(0,), own=True):
 
 
 def identity():
-    """(name, mail, whether it is a real one): whose series this is when it is built and exported."""
+    """(name, mail, whether they are real) of the person who builds and exports the series."""
     def ask(key, variable):
         if os.environ.get(variable):
             return os.environ[variable]
@@ -289,15 +298,12 @@ def identity():
     return "Nobody Yet", "nobody@example.invalid", False
 
 
-TOLD = set()
-
-
+@functools.cache
 def person():
     """identity() as git's environment."""
     name, mail, real = identity()
-    if not real and "placeholder" not in TOLD:
-        TOLD.add("placeholder")
-        note('note: no git identity, so a placeholder stands in: git config --global user.name "You" '
+    if not real:
+        note('note: no git identity, using a placeholder: git config --global user.name "You" '
              "(and user.email)")
     return {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER")
             for what, value in (("NAME", name), ("EMAIL", mail))}

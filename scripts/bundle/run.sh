@@ -1,16 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 # usage: run.sh [-a] [-o FILE] [FILE...]    test and measure this machine's KVM; as root, in some minutes
-#        run.sh -t FILE...                  only print what was found before, side by side
+#        run.sh -t FILE...                  only print earlier results, side by side
 #
-# Runs the selftests beside it, measures what memory slots cost, and prints a table with the processor's name: text to
-# send. The same is kept in FILE (-o; results-KERNEL without) and can be named again, for another kernel's to stand beside
-# it. -a runs all selftests: pristine kernels may not survive those that provoke races.
+# Runs the selftests in this directory, measures the cost of memory slots, and prints a table with the processor's name, as
+# text to send. Results are kept in FILE (-o; default: results-KERNEL); name such files to show them as further columns. -a
+# runs all selftests: a pristine kernel may not survive those that provoke races.
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
 tab=$(printf '\t')
-# What in the kernel's log is a line of concern.
+# Warnings in the kernel log.
 splat='WARNING: |BUG|Oops|INFO: |Kernel panic|general protection fault|suspicious RCU|Call Trace:|unreferenced object'
 
 fail() { echo "run.sh: $*" >&2; exit 1; }
@@ -117,10 +117,10 @@ before=$(concerns)
 	echo "processor$tab$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)"
 	run_tests "$tests"
 	new=$(($(concerns) - before))
-	if [ $new = 0 ]; then echo "log${tab}clean"; else echo "log$tab$new lines of concern"; fi
+	if [ $new = 0 ]; then echo "log${tab}clean"; else echo "log$tab$new warnings"; fi
 	figures
 } >"$out"
 cp "$work/log" "$out.log" 2>/dev/null
 table "$@" "$out"
-echo "kept in $out; what the tests said is in $out.log" >&2
+echo "results: $out; output of the tests: $out.log" >&2
 ! cut -f1,3 "$out" | grep -q "^test${tab}FAIL"
