@@ -57,8 +57,8 @@ $(eval $(call target,bundle,core build boot bundle,bundle.py))
 $(eval $(call target,lint,core lint,lint.py))
 
 clean:
-	@rm -rf out/*/build out/*/src out/*/selftests out/*/boot out/*/mails out/check out/build-each out/bundle out/log
-	@for tree in out/*/linux; do [ ! -d "$$tree" ] || git -C "$$tree" worktree prune; done
+	@rm -rf out/*/build out/*/memslots out/*/src out/*/selftests out/*/boot out/*/mails out/check out/build-each out/bundle out/log
+	@for tree in out/*/linux out/*/qemu; do [ ! -d "$$tree" ] || git -C "$$tree" worktree prune; done
 
 # What was edited in the tree and not taken into patches/ is not thrown away.
 distclean:

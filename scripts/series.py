@@ -92,21 +92,8 @@ def refresh(base, check=False):
         steps, added = split_commits(base)
         want = {base.patches / step.name: step.text().encode("utf-8", "surrogateescape") for step in steps}
         old_series = base.patches / "series"
-        comments, pending = {}, []
-        for line in read(old_series).splitlines() if old_series.exists() else []:
-            if line.split("#")[0].strip():
-                comments[line.split("#")[0].strip()] = pending
-                pending = []
-            else:
-                pending.append(line)
-        if old_series.exists() and not comments:
-            comments[steps[0].name if steps else ""] = pending
-        first = next(iter(comments.values()), [])
-        listing = list(first)
-        for number, step in enumerate(steps):
-            listing += (comments.get(step.name, []) if number or comments.get(step.name) is not first else [])
-            listing.append(step.name)
-        want[old_series] = ("\n".join(listing) + "\n").encode()
+        head = re.match(r"(#.*\n|\n)*", read(old_series) if old_series.exists() else "").group()
+        want[old_series] = (head + "".join(f"{step.name}\n" for step in steps)).encode()
 
         had, elsewhere = new_files(base), shared(base)
         modes = {}

@@ -200,10 +200,9 @@ def refresh_round(box):
 
 @case
 def refresh_removes(box):
-    """make refresh: a dropped step takes its patch and its new files along; comments in series stay"""
+    """make refresh: a dropped step takes its patch and its new files along; the head of series stays"""
     box.series().make("tree")
     series = box.top / "patches/v5.10/series"
-    series.write_text(series.read_text().replace("0002", "# second\n0002"))
     box.git("reset", "-q", "--hard", "HEAD~2")
     box.make("refresh")
     assert not (box.top / "virt").exists() and not (box.top / "Documentation").exists()
@@ -348,6 +347,25 @@ def no_network(box):
     closed = "http://127.0.0.1:9"
     box.refuses("tree", says="network.*LINUX_SRC=", LINUX_SRC="", http_proxy=closed, https_proxy=closed)
     assert not list((box.top / "out/v5.10").glob("linux*"))
+
+
+@case
+def not_archived(_):
+    """a package that the archive lacks: one line that says so, and the items of its base are skipped"""
+    from check import Context, elsewhere, run_item
+    from source import ask_archive
+    from workshop import Failure, Unavailable
+    reason = None
+    for says, kind in (("E: Unable to locate package x", Unavailable), ("404  Not Found", Unavailable), ("E: no route", Failure)):
+        try:
+            ask_archive(["sh", "-c", f"echo '{says}'; exit 100"], "workshop-test", "x of trixie", "give LINUX_SRC=")
+        except Failure as failure:
+            assert type(failure) is kind and "LINUX_SRC=" in str(failure), (says, failure)
+            reason = failure if kind is Unavailable else reason
+    ctx = Context.__new__(Context)
+    ctx.kept, ctx.notes = {"base": reason}, []
+    base = type("Toy", (), {"name": "base"})
+    assert run_item("item", elsewhere(base, None), ctx)[0][1] == "SKIP" and "archive does not have" in ctx.notes[0], ctx.notes
 
 
 @case
