@@ -2,22 +2,31 @@
 #ifndef __KVM_MEMSLOTS_H
 #define __KVM_MEMSLOTS_H
 
-/*
- * Memslots: which host memory backs which guest memory.
+/**
+ * DOC: Memslots
  *
- *   struct kvm_memslot_space (one an address space)
- *   +-----------------------------------------------------------+
- *   | sets[0]                     sets[1]                  ids   |
- *   |   gfn_tree  hva_tree          gfn_tree  hva_tree      |    |
- *   +------|----------|-----------------|---------|---------|----+
- *          |          |                 |         |         |
- *   +------v----------v-----------------v---------v---------v----+
- *   | gfn_node[0] hva_node[0]     gfn_node[1] hva_node[1] id_node|
- *   |               one struct kvm_memory_slot                   |
- *   +------------------------------------------------------------+
+ * A memslot says which host memory backs a range of guest memory.
  *
- * There is one copy of a slot, and it is linked into both sets.  kvm->memslots
- * points to the active set, the one that readers see; they hold kvm->srcu or
+ * ::
+ *
+ *   struct kvm
+ *     memslots[as_id] ---------+  the active set: kvm->srcu, or slots_lock
+ *                              |
+ *     memslot_space[as_id]     v
+ *     +-----------------------------------------------------------+
+ *     | sets[0]                     sets[1]                  ids  |
+ *     |   generation                  generation              |   |
+ *     |   last_used_slot              last_used_slot          |   |
+ *     |   gfn_tree  hva_tree          gfn_tree  hva_tree      |   |
+ *     +------|----------|-----------------|---------|---------|---+
+ *            |          |                 |         |         |
+ *     +------v----------v-----------------v---------v---------v---+
+ *     | gfn_node[0] hva_node[0]    gfn_node[1] hva_node[1] id_node|
+ *     |               one struct kvm_memory_slot                  |
+ *     +-----------------------------------------------------------+
+ *
+ * There is one copy of each slot, and it is linked into both sets of its
+ * address space.  Readers see the active set, and hold kvm->srcu or
  * kvm->slots_lock.  A change is made to the inactive set, which then becomes
  * the active one, and is repeated in the other set when SRCU says that nobody
  * reads there any more.  Between changes, both sets hold the same slots.
@@ -26,7 +35,7 @@
  * set: to change a slot is to replace it by another one.
  *
  * Slots must be in the linear map: powerpc looks them up in real mode, with
- * the functions below that are inline.
+ * the functions of this header that are inline.
  */
 #include <linux/build_bug.h>
 #include <linux/compiler.h>
