@@ -22,6 +22,7 @@ help:
 #: make boot [TESTS="a b"] [APPEND=] boot that kernel, run selftests [CPU=amd MODE=npt|npt0|tdp_mmu]
 #:                                  [CPU=intel MODE=ept|ept0|tdp_mmu]
 #: make guest [ROUNDS=10]            run a QEMU guest with -accel kvm on it: DIMMs, virtio-mem, migration
+#: make guest QEMU="distribution own" [ATOMIC="on off"] [MACHINE="pc q35"]   its RAM is split and merged all the time
 #: make qemu                         build QEMU with its series (BASE=qemu-v10.0)
 #: make bundle                       kernels, tests and benchmarks for people with real processors, one archive
 #: make series                       the series as mails for git am

@@ -3,7 +3,7 @@
 """
 usage: make boot [TESTS="a b"] [CPU=amd] [MODE=npt|npt0|tdp_mmu] [APPEND="..."] [SERIES=0|N] [CONFIG=debug]
        make boot CPU=intel [MODE=ept|ept0|tdp_mmu] ...
-       make guest [ROUNDS=10] [SERIES=0|N] [CONFIG=debug]
+       make guest [ROUNDS=10] [SERIES=0|N] [CONFIG=debug] [QEMU="distribution own"] [ATOMIC="on off"] [MACHINE="pc q35"]
 
 boot: boot the kernel in an emulator of hardware virtualization (QEMU: SVM; Bochs: VMX and SVM) and run the selftests
 TESTS (default: all), with the options and timeouts of configs/selftests. MODE is the MMU mode of the KVM under test
@@ -12,6 +12,9 @@ one. APPEND adds kernel parameters.
 guest: run a QEMU guest with -accel kvm on that kernel, with npt0. In each of ROUNDS, plug and unplug DIMMs, resize a
 virtio-mem device, and migrate the guest live to another QEMU, while a load in the guest checks its memory. ROUNDS=0
 only boots the guest to user space.
+With QEMU (distribution; own: with the series, by make qemu; or a path), the load also splits and merges the guest's RAM all
+the time, and a table has a row for each QEMU, atomic-memslots and machine. The distribution's is there for comparison: it
+may fail.
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer report in the kernel log.
 """
 
@@ -26,6 +29,7 @@ from pathlib import Path
 from kernel import ARCHS, arch_of, build, pick, selftests
 from machine import MACHINES, MODES, mode_of
 from source import fetch
+from qemu import base_of
 from tree import materialise
 from workshop import OUT, TOP, VARS, Base, Failure, main, pretty, read, run, stage, took, write
 
@@ -281,10 +285,11 @@ QUICK = ("qemu-system-x86_64 -accel kvm -cpu EPYC,-xsave -smp 2 -m 512 -nodefaul
          "-serial file:/tmp/console")
 
 
-def guest(name, log, image, slower=1, rounds=0):
+def guest(name, log, image, slower=1, rounds=0, words=(), qemu=None):
     """
     Run a guest with -accel kvm on IMAGE: a Boot whose only test is "guest". Without ROUNDS, only boot it to user space,
-    else run scripts/guest_driver.py, whose output is the file "play" of the log.
+    else run scripts/guest_driver.py with WORDS, whose output is the file "play" of the log. QEMU is a program that becomes
+    /tmp/qemu there.
     """
     limit = (120 + 300 * rounds) * slower
     work = OUT / "log" / log
@@ -295,21 +300,63 @@ def guest(name, log, image, slower=1, rounds=0):
             f"{log}/load.log", "building the load of the guest failed")
         files = [("load", work / "load")]
     inner = initramfs(work / "inner-initramfs", INNER_INIT.encode(), files)
-    command = f"python3 /tmp/play /tmp {rounds}" if rounds else QUICK
+    extra = [Test("inner", 0, "", inner), Test("image", 0, "", image), Test("play", 0, "", TOP / "scripts/guest_driver.py")]
+    if qemu:
+        run(["strip", "-o", work / "qemu", qemu], f"{log}/load.log", f"{pretty(qemu)} is no program", append=True)
+        extra.append(Test("qemu", 0, "", work / "qemu"))
+    command = shlex.join(map(str, ["python3", "/tmp/play", "/tmp", rounds, *words])) if rounds else QUICK
     write(work / "guest", GUEST.replace("LIMIT", str(limit)).replace("COMMAND", command))
     test = Test("guest", limit + 30, "/tests.d/guest", work / "guest")
     root = ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=root,mount_tag=root", *(["-m", "3G"] if rounds else [])]
     npt0 = MODES["amd", "npt0"]
     result = boot(name, log, image, [test], npt0.machines[0], f"workshop.root {npt0.parameter}", slower, more=root,
-                  extra=[Test("inner", 0, "", inner), Test("image", 0, "", image),
-                         Test("play", 0, "", TOP / "scripts/guest_driver.py")])
+                  extra=extra)
     lines = read(result.log).splitlines()
     console = [line[7:] for line in lines if line.startswith("inner: ")]
     write(work / "inner-console", "".join(line + "\n" for line in console))
     write(work / "play", "".join(line + "\n" for line in lines if line.startswith("[")))
     result.splats += [("inner guest", line) for line in console if SPLAT.search(line) and not HARMLESS.search(line)]
     return result
+
+
+def qemus():
+    """The rows that QEMU, ATOMIC and MACHINE ask for: (title, words for scripts/guest_driver.py, the program if ours)."""
+    rows = []
+    for name in VARS["QEMU"].split():
+        theirs = name == "distribution"
+        program = base_of().out / "build/series/qemu-system-x86_64" if name == "own" else Path(name)
+        if not (theirs or program.is_file()):
+            raise Failure(f"there is no {pretty(program)}: make qemu")
+        for atomic in [""] if theirs else (VARS["ATOMIC"] or "off on").split():
+            for kind in (VARS["MACHINE"] or "pc q35").split():
+                if theirs:
+                    rows.append((name, [kind, "qemu-system-x86_64"], None))
+                else:
+                    rows.append((f"own {atomic}", [kind, "/tmp/qemu", atomic], program))
+    return rows
+
+
+def guests(title, log, image, slower, rounds):
+    """A guest for each of qemus(), and a table; returns whether those of our own QEMU are well."""
+    well, table = True, [("QEMU", "machine", "memory", "splits", "pauses", "ioctls")]
+    for name, words, program in qemus():
+        where = f"{log}-{name.replace(' ', '-')}-{words[0]}"
+        with stage(f"a guest on {title}, {words[0]}, QEMU {name}"):
+            result = guest(title, where, image, slower, rounds, words, program)
+        said = read(OUT / "log" / where / "play")
+        failed = re.search(r"FAILED: (.*)", said)
+        splits = re.findall(r"(\d+) splits", said)
+        traced = re.search(r"(\d+) pauses, (\d+) ioctls for a slot, (\d+) ioctls for all", said)
+        fine = not failed and "load: intact" in said and result.verdict("guest") == "PASS" and not result.splats
+        well = well and (fine or name == "distribution")
+        memory = "intact" if fine else failed.group(1) if failed else f"{result.verdict('guest')}: {pretty(result.log)}"
+        table.append((name, words[0], memory, splits[-1] if splits else "-", traced[1] if traced else "-",
+                      str(int(traced[2]) + int(traced[3])) if traced else "-"))
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    return well
 
 
 # ---------------------------------------------------------------- commands
@@ -338,6 +385,8 @@ def command(what=""):
         rounds = VARS["ROUNDS"] or "10"
         if not rounds.isdigit():
             raise Failure(f"ROUNDS={rounds} is no number")
+        if VARS["QEMU"]:
+            return 0 if guests(variant.title, log, image, slower, int(rounds)) else 1
         with stage(f"a guest on {variant.title}"):
             result = guest(variant.title, log, image, slower, int(rounds))
         print(read(OUT / "log" / log / "play"), end="")

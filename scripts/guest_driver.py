@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: scripts/guest_driver.py DIR ROUNDS
+usage: scripts/guest_driver.py DIR ROUNDS [MACHINE QEMU [on|off]]
 
 Run in the kernel under test (make guest): start a QEMU guest with -accel kvm from DIR/image and DIR/inner, whose load
 (guest_load.c) checks its memory all the time. In each round, plug and unplug two DIMMs, grow and shrink a virtio-mem
 device, and migrate the guest to another QEMU process, with a DIMM in it. Prints its progress; the guest's console goes
 to DIR/console. Exits 0 only if all worked and the memory was intact at the end.
+
+With MACHINE (pc, q35) and a QEMU program, the load also splits and merges the guest's RAM all the time. on|off is for that
+QEMU's -accel kvm,atomic-memslots; its trace events are counted.
 """
 
 import json
@@ -20,6 +23,9 @@ import time
 PATIENCE = 300
 START = time.monotonic()
 DIR = sys.argv[1]
+MACHINE, QEMU, ATOMIC = (sys.argv[3:] + [""] * 3)[:3]
+TRACED = {"kvm_region_commit": "commits", "kvm_region_pause": "pauses", "kvm_set_user_memory": "ioctls for a slot",
+          "kvm_set_user_memory_regions": "ioctls for all"}
 MIB = 1 << 20
 
 
@@ -58,7 +64,8 @@ class Guest:
         self.name = f"QEMU {Guest.number}"
         self.path = f"{DIR}/{Guest.number}"
         self.events, self.said, self.pending, self.asked = [], "", b"", 1000 * Guest.number
-        command = ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "EPYC,-xsave", "-smp", "2", "-nodefaults",
+        command = [QEMU or "qemu-system-x86_64", "-accel", "kvm" + (ATOMIC and f",atomic-memslots={ATOMIC}"),
+                   "-cpu", "EPYC,-xsave", "-smp", "2", "-nodefaults",
                    "-m", "256M,slots=4,maxmem=2G", "-no-user-config", "-no-reboot", "-display", "none",
                    "-kernel", f"{DIR}/image", "-initrd", f"{DIR}/inner",
                    "-append", "console=ttyS0 ignore_loglevel panic=-1 memhp_default_state=online_movable",
@@ -71,6 +78,12 @@ class Guest:
         for dimm in dimms:
             command += ["-object", f"memory-backend-ram,id=m{dimm['id']},size={dimm['size']}", "-device",
                         f"pc-dimm,id={dimm['id']},memdev=m{dimm['id']},addr={dimm['addr']},slot={dimm['slot']}"]
+        if QEMU:
+            # Where SMRAM is closed, there must be something else.
+            command += ["-device", "VGA,romfile=", "-machine", MACHINE, "-L", "/usr/share/seabios", "-L", "/usr/share/qemu",
+                        "-global", "virtio-mem.unplugged-inaccessible=off"]
+        if ATOMIC:
+            command += ["-D", f"{self.path}.trace", *(word for event in TRACED for word in ("-trace", event))]
         if incoming:
             command += ["-incoming", f"unix:{self.path}.incoming"]
         with open(f"{self.path}.stderr", "wb") as errors:
@@ -85,9 +98,19 @@ class Guest:
     def alive(self):
         if self.process.poll() is not None:
             with open(f"{self.path}.stderr", encoding="utf-8", errors="replace") as errors:
-                last = (errors.read().splitlines() or [""])[-1]
+                last = ([line for line in errors if "warning" not in line] or ["no error"])[-1].strip()
+            # Without an error: with -no-reboot, a guest that resets itself or has a triple fault.
             raise Broken(f"{self.name} ended with {self.process.returncode}: {last}")
         return True
+
+    def runs(self):
+        """It has not ended, and is not stopped by an error."""
+        self.alive()
+        status = self.qmp("query-status")["status"]
+        if status in ("internal-error", "guest-panicked", "shutdown"):
+            with open(f"{self.path}.stderr", encoding="utf-8", errors="replace") as errors:
+                said = [line for line in errors.read().splitlines() if line.startswith(("KVM", "emulation", "error"))]
+            raise Broken(f"{self.name} has stopped: {status}: {', '.join(said[:2])}")
 
     def qmp(self, command, **arguments):
         self.link.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
@@ -116,14 +139,21 @@ class Guest:
     def load(self, request="state"):
         """What the load says of itself: (MiB it has, MiB there are), or None."""
         self.asked += 1
+        self.alive()
         if request:
             self.port.sendall(f"{self.asked} {request}\n".encode())
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             try:
-                new = self.port.recv(4096)
+                try:
+                    new = self.port.recv(4096)
+                except ConnectionError:
+                    new = b""
                 if not new:
-                    return None
+                    if "intact" in self.said:
+                        return None
+                    self.process.wait(10)
+                    self.alive()
                 self.pending += new
             except TimeoutError:
                 continue
@@ -136,6 +166,7 @@ class Guest:
                 # an answer may come too late for its question
                 if found and number == str(self.asked):
                     return int(found[1]), int(found[2])
+        self.runs()
         return None
 
     def size(self, mib):
@@ -198,6 +229,8 @@ def play(rounds):
     guest = Guest()
     say(f"the guest has {guest.memory()} MiB")
     guest.size(100)
+    if MACHINE:
+        wait_for("the load to split", lambda: guest.load("split 1"))
     for i in range(rounds):
         say(f"round {i + 1} of {rounds}")
         for name in ("a", "b"):
@@ -226,6 +259,16 @@ def main():
     except (Broken, OSError, subprocess.TimeoutExpired) as error:
         say(f"FAILED: {error}")
         code = 1
+    if ATOMIC:
+        count = dict.fromkeys(TRACED, 0)
+        for i in range(1, Guest.number + 1):
+            if not os.path.exists(f"{DIR}/{i}.trace"):
+                continue
+            with open(f"{DIR}/{i}.trace", encoding="utf-8", errors="replace") as trace:
+                for line in trace:
+                    for event in TRACED:
+                        count[event] += f"{event} " in line
+        say("traced: " + ", ".join(f"{count[event]} {name}" for event, name in TRACED.items()))
     with open(f"{DIR}/console", "w", encoding="utf-8") as console:
         for i in range(1, Guest.number + 1):
             with open(f"{DIR}/{i}.console", encoding="utf-8", errors="replace") as part:

@@ -4,9 +4,13 @@
  * known, is checked and then rewritten, at random, by a thread a processor.
  *
  * usage: load PORT
- * From PORT, behind a number: "size MEGABYTES", "state", "stop". To it, in reply and behind that number: "N MiB of N,
- * N pages checked", and after a stop, when all was checked, "load: intact". A page that is not as it was is told at
- * once: "load: WRONG ...".
+ * From PORT, behind a number: "size MEGABYTES", "state", "split 1|0", "stop". To it, in reply and behind that number:
+ * "N MiB of N, N pages checked, N splits", and after a stop, when all was checked, "load: intact". A page that is not as
+ * it was is told at once: "load: WRONG ...".
+ *
+ * "split 1": all RAM from 0xc0000 on becomes one range, which is split and merged again all the time, by the PAM
+ * registers of the chipset (i440FX or q35; there by SMRAM, too). What is split off has its content when it is back, and
+ * a thread writes, reads and executes in what stays.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -35,8 +39,8 @@ static struct thread {
 } threads[THREADS];
 
 static atomic_int wanted;	/* MiB in all */
-static atomic_int stop;
-static atomic_ulong checked, have;
+static atomic_int stop, splitting;
+static atomic_ulong checked, have, splits, calls;
 static int port;
 
 static void say(const char *text)
@@ -125,6 +129,117 @@ static void *work(void *arg)
 	return NULL;
 }
 
+#define LOW 0xa0000		/* what is mapped of physical memory: to 1 MiB */
+#define LOW_SIZE 0x60000
+#define RAN 0xd8000		/* there it is executed: PAM4, which is never split off */
+
+static volatile uint8_t *low;
+static int config;		/* of the host bridge */
+
+static void wrong(const char *what, long place, long is)
+{
+	char text[200];
+
+	snprintf(text, sizeof(text), "load: WRONG %s at %#lx: %#lx\n", what, place, is);
+	say(text);
+	exit(1);
+}
+
+static uint8_t chipset(int reg, int value)
+{
+	uint8_t byte = value;
+
+	if (value >= 0 && pwrite(config, &byte, 1, reg) != 1)
+		wrong("write of register", reg, value);
+	if (pread(config, &byte, 1, reg) != 1 || (value >= 0 && byte != value))
+		wrong("register", reg, byte);
+	return byte;
+}
+
+static uint64_t *word(long place)
+{
+	return (uint64_t *)(low + place - LOW);
+}
+
+/* Counts in the memory that it lies in: mov (%rdi),%rax; inc %rax; mov %rax,(%rdi); ret */
+static const uint8_t code[] = { 0x48, 0x8b, 0x07, 0x48, 0xff, 0xc0, 0x48, 0x89, 0x07, 0xc3 };
+
+static void *execute(void *arg)
+{
+	void (*count)(uint64_t *) = (void *)(low + RAN - LOW);
+	uint64_t *counter = word(RAN + 0x1000);
+
+	for (size_t i = 0; i < sizeof(code); i++)
+		low[RAN - LOW + i] = code[i];
+	*counter = 0;
+	while (!stop) {
+		for (int i = 0; i < 1000; i++) {
+			count(counter);
+			if (*(volatile uint64_t *)counter != ++calls)
+				wrong("count", RAN + 0x1000, *counter);
+		}
+		usleep(1000);
+	}
+	return NULL;
+}
+
+/* Take PLACE away by VALUE in register REG, and bring it back. */
+static void split(int reg, int away, int back, long place)
+{
+	static uint64_t number;
+
+	*word(place) = ++number;
+	*word(place + 0xff8) = ~number;
+	chipset(reg, away);
+	if (*(volatile uint64_t *)word(place) == number)
+		wrong("memory that is gone", place, number);
+	chipset(reg, back);
+	if (*(volatile uint64_t *)word(place) != number || *(volatile uint64_t *)word(place + 0xff8) != ~number)
+		wrong("memory that was split off", place, *word(place));
+	splits++;
+}
+
+static void *splitter(void *arg)
+{
+	int fd = open("/dev/mem", O_RDWR), q35, pam, smram;
+	uint16_t device;
+	pthread_t runner;
+
+	config = open("/sys/bus/pci/devices/0000:00:00.0/config", O_RDWR);
+	if (config < 0 || pread(config, &device, 2, 2) != 2)
+		wrong("host bridge", 0, config);
+	q35 = device != 0x1237;
+	pam = q35 ? 0x90 : 0x59;
+	smram = q35 ? 0x9d : 0x72;
+	low = mmap(NULL, LOW_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, fd, LOW);
+	if (low == MAP_FAILED)
+		wrong("mapping of /dev/mem", LOW, fd);
+
+	chipset(pam, chipset(pam, -1) | 0x30);
+	for (int i = 1; i <= 6; i++)
+		chipset(pam + i, 0x33);
+	pthread_create(&runner, NULL, execute, NULL);
+	for (unsigned int i = 0; !stop; i++) {
+		if (!splitting) {
+			usleep(10000);
+			continue;
+		}
+		/* At 0xc0000 there may be a ROM of the hypervisor's that is not taken away. */
+		split(pam + 1 + i % 3, 0, 0x33, 0xc4000 + i % 3 * 0x8000);
+		if (q35) {
+			int closed = chipset(smram, -1) & ~0x40;
+
+			/* Open, it is RAM of everybody's: all RAM is one range then. */
+			chipset(smram, closed | 0x40);
+			split(smram, closed, closed | 0x40, 0xb8000);
+			chipset(smram, closed);
+		}
+		usleep(2000);
+	}
+	pthread_join(runner, NULL);
+	return NULL;
+}
+
 static long total(void)
 {
 	FILE *file = fopen("/proc/meminfo", "r");
@@ -140,6 +255,7 @@ static long total(void)
 
 int main(int argc, char **argv)
 {
+	pthread_t split_thread = 0;
 	char line[200];
 	size_t len = 0;
 
@@ -171,14 +287,22 @@ int main(int argc, char **argv)
 			continue;
 		if (!strcmp(request, "size") && mib >= 0 && mib <= MAX_CHUNKS)
 			wanted = mib;
+		if (!strcmp(request, "split")) {
+			splitting = mib;
+			if (!split_thread)
+				pthread_create(&split_thread, NULL, splitter, NULL);
+		}
 		if (!strcmp(request, "stop"))
 			stop = 1;
-		snprintf(line, sizeof(line), "%u %lu MiB of %ld, %lu pages checked\n", number, have, total(), checked);
+		snprintf(line, sizeof(line), "%u %lu MiB of %ld, %lu pages checked, %lu splits\n", number, have, total(),
+			 checked, splits);
 		say(line);
 	}
 	for (int t = 0; t < THREADS; t++)
 		pthread_join(threads[t].thread, NULL);
-	snprintf(line, sizeof(line), "load: intact, %lu pages checked\n", checked);
+	if (split_thread)
+		pthread_join(split_thread, NULL);
+	snprintf(line, sizeof(line), "load: intact, %lu pages checked, %lu splits, %lu calls\n", checked, splits, calls);
 	say(line);
 	puts(line);
 	sleep(1);
