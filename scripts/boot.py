@@ -29,9 +29,9 @@ from pathlib import Path
 from kernel import ARCHS, arch_of, build, pick, selftests
 from machine import MACHINES, MODES, mode_of
 from source import fetch
-from qemu import base_of
+from qemu import base_of, build as build_qemu
 from tree import materialise
-from workshop import OUT, TOP, VARS, Base, Failure, main, pretty, read, run, stage, took, write
+from workshop import OUT, TOP, VARS, Base, Failure, main, pretty, read, run, stage, table, took, write
 
 # Warnings in the kernel log.
 SPLAT = re.compile(
@@ -325,9 +325,9 @@ def qemus():
     rows = []
     for name in VARS["QEMU"].split():
         theirs = name == "distribution"
-        program = base_of().out / "build/series/qemu-system-x86_64" if name == "own" else Path(name)
+        program = build_qemu(base_of()) if name == "own" else Path(name)
         if not (theirs or program.is_file()):
-            raise Failure(f"there is no {pretty(program)}: make qemu")
+            raise Failure(f"QEMU={name}: give own, distribution, or the path of a program")
         for atomic in [""] if theirs else (VARS["ATOMIC"] or "off on").split():
             for kind in (VARS["MACHINE"] or "pc q35").split():
                 if theirs:
@@ -339,7 +339,7 @@ def qemus():
 
 def guests(title, log, image, slower, rounds):
     """A guest for each of qemus(), and a table; returns whether those of our own QEMU are well."""
-    well, table = True, [("QEMU", "machine", "memory", "splits", "pauses", "ioctls")]
+    well, rows = True, []
     for name, words, program in qemus():
         where = f"{log}-{name.replace(' ', '-')}-{words[0]}"
         with stage(f"a guest on {title}, {words[0]}, QEMU {name}"):
@@ -348,14 +348,12 @@ def guests(title, log, image, slower, rounds):
         failed = re.search(r"FAILED: (.*)", said)
         splits = re.findall(r"(\d+) splits", said)
         traced = re.search(r"(\d+) pauses, (\d+) ioctls for a slot, (\d+) ioctls for all", said)
-        fine = not failed and "load: intact" in said and result.verdict("guest") == "PASS" and not result.splats
+        fine = not failed and "] intact, " in said and result.verdict("guest") == "PASS" and not result.splats
         well = well and (fine or name == "distribution")
         memory = "intact" if fine else failed.group(1) if failed else f"{result.verdict('guest')}: {pretty(result.log)}"
-        table.append((name, words[0], memory, splits[-1] if splits else "-", traced[1] if traced else "-",
-                      str(int(traced[2]) + int(traced[3])) if traced else "-"))
-    widths = [max(map(len, column)) for column in zip(*table)]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        rows.append((name, words[0], memory, splits[-1] if splits else "-", traced[1] if traced else "-",
+                     str(int(traced[2]) + int(traced[3])) if traced else "-"))
+    print(table(("QEMU", "machine", "memory", "splits", "pauses", "ioctls"), rows))
     return well
 
 
