@@ -1075,7 +1075,7 @@ static void check_diff(struct vm *vm)
 	unsigned int i, j, nr;
 	int r;
 
-	vm->req = (struct request) { .all = true };
+	vm->req = (struct request) { .id = -1 };
 	model_regions(vm, &all);
 	for (i = 0; i < now.nr; i++) {
 		for (j = 0; j < i; j++)

@@ -71,13 +71,13 @@ static void check_waits(unsigned int i)
 static void hold(void)
 {
 	mutex_lock(&g.kvm.slots_lock);
-	check(!gate_vcpus_hold(&g.kvm));
+	check(!__real_kvm_vcpus_hold(&g.kvm));
 	check(g.kvm.gate.state == KVM_GATE_CLOSED);
 }
 
 static void release(void)
 {
-	gate_vcpus_release(&g.kvm);
+	__real_kvm_vcpus_release(&g.kvm);
 	check(g.kvm.gate.state == KVM_GATE_OPEN);
 	mutex_unlock(&g.kvm.slots_lock);
 }
@@ -163,7 +163,7 @@ static void test_killed(struct vm *vm)
 	check(!kvm_vcpu_gate_enter(&g.vcpus[1], g.finish));
 	mutex_lock(&g.kvm.slots_lock);
 	WRITE_ONCE(shim_killed, true);
-	check(gate_vcpus_hold(&g.kvm) == -EINTR);
+	check(__real_kvm_vcpus_hold(&g.kvm) == -EINTR);
 	shim_killed = false;
 	check(g.kvm.gate.state == KVM_GATE_OPEN);
 	mutex_unlock(&g.kvm.slots_lock);

@@ -182,6 +182,7 @@ void model_request(struct vm *vm, const struct kvm_userspace_memory_region *mem,
 	struct map_slot *old, new = {};
 	struct map *map;
 
+	vm->nr_deleted = 0;
 	req->r = -EINVAL;
 	req->change = KVM_MR_NONE;
 	if (!model_valid(mem, user))

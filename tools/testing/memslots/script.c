@@ -108,18 +108,6 @@ static void run_bad(struct vm *vm, unsigned int what, int as_id, int id,
 	requests++;
 }
 
-unsigned int script_field(const unsigned char *line, enum field field)
-{
-	return (line[field] - '0') & 0x3f;
-}
-
-u64 script_npages(const unsigned char *line)
-{
-	unsigned int size = script_field(line, SIZE);
-
-	return ((size & 15) + 1) << "\0\0\3\6"[size >> 4];
-}
-
 static void run_edit(struct vm *vm, const unsigned char *line, bool verbose)
 {
 	unsigned int failure = script_field(line, FAILURE);

@@ -15,8 +15,8 @@ void vm_note(struct vm *vm, char event)
 {
 	struct request *req = &vm->req;
 
-	if (req->all && req->logged && req->log[req->logged - 1] == event &&
-	    strchr("PFCX", event))
+	if (req->logged && req->log[req->logged - 1] == event &&
+	    strchr(vm->ops->once, event))
 		return;
 	check(req->logged < sizeof(req->log) - 1);
 	req->log[req->logged++] = event;
@@ -76,7 +76,7 @@ static void on_publish(struct srcu_struct *srcu, const void *p)
 	next = &vm->kvm.memslot_space[req->as_id].sets[!slots->node_idx];
 	check(p == next);
 	check(req->published == req->synchronized);
-	check(req->vcpus_held == (req->all && vm->nr_deleted));
+	check(req->vcpus_held == !!vm->nr_deleted);
 	generation = vm->generation[req->as_id] +
 		     req->published * KVM_ADDRESS_SPACE_NUM;
 	check(slots->generation == generation);
@@ -128,7 +128,7 @@ void vm_dirty_some(struct vm *vm, struct kvm_memslots *slots,
 		dirty_slot(vm, slots, slot);
 	}
 	slot = map_of_id((struct map *)stage, vm->req.id);
-	if (slot && !vm->req.all)
+	if (slot)
 		dirty_slot(vm, slots, slot);
 }
 
@@ -182,8 +182,8 @@ static void on_synced(struct srcu_struct *srcu)
 		return;
 	if (!vm->threaded)
 		hold(vm, vm->req.as_id);
-	if (vm->req.all && !vm->req.vcpus_held)
-		model_carry(vm);
+	if (vm->ops->synced)
+		vm->ops->synced(vm);
 }
 
 /*
@@ -204,8 +204,8 @@ void kvm_arch_memslots_updated(struct kvm *kvm, u64 gen)
 	check(kvm->memslots[req->as_id]->generation ==
 	      ((gen - KVM_ADDRESS_SPACE_NUM) |
 	       KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS));
-	if (req->all)
-		vm_dirty_some(vm, kvm->memslots[req->as_id], &vm->after);
+	vm_dirty_some(vm, kvm->memslots[req->as_id],
+		      model_stage(vm, req->published));
 }
 
 /* Readers find no slot but an INVALID one where @old is. */
@@ -235,6 +235,12 @@ static void check_old(struct vm *vm, const struct kvm_memory_slot *old)
 	check(*old->arch.base == old->base_gfn);
 }
 
+static void check_flush(struct vm *vm, const struct kvm_memory_slot *slot)
+{
+	check_old(vm, slot);
+	check_invalid(vm, slot);
+}
+
 void kvm_arch_flush_shadow_memslot(struct kvm *kvm,
 				   struct kvm_memory_slot *slot)
 {
@@ -244,12 +250,7 @@ void kvm_arch_flush_shadow_memslot(struct kvm *kvm,
 		return;
 
 	vm_note(vm, 'F');
-	if (vm->req.all) {
-		regions_flush(vm, slot);
-		return;
-	}
-	check_old(vm, slot);
-	check_invalid(vm, slot);
+	vm->ops->flush(vm, slot);
 }
 
 void kvm_arch_guest_memory_reclaimed(struct kvm *kvm)
@@ -266,12 +267,6 @@ static void check_prepare(struct vm *vm, const struct kvm_memory_slot *old,
 {
 	struct request *req = &vm->req;
 
-	lockdep_assert_held(&vm->kvm.slots_lock);
-	vm_note(vm, 'P');
-	if (req->all) {
-		regions_prepare(vm, old, new, change);
-		return;
-	}
 	check(change == req->change);
 	check(!old == (change == KVM_MR_CREATE));
 	check(!new == (change == KVM_MR_DELETE));
@@ -303,8 +298,11 @@ int kvm_arch_prepare_memory_region(struct kvm *kvm,
 	struct vm *vm = vm_of(kvm);
 	struct request *req = &vm->req;
 
-	if (!vm->unchecked)
-		check_prepare(vm, old, new, change);
+	if (!vm->unchecked) {
+		lockdep_assert_held(&kvm->slots_lock);
+		vm_note(vm, 'P');
+		vm->ops->prepare(vm, old, new, change);
+	}
 
 	req->prepare_failed = true;
 	if (req->prepare_error && !req->prepare_after--)
@@ -331,12 +329,6 @@ static void check_commit(struct vm *vm, const struct kvm_memory_slot *old,
 	struct kvm_memslots *slots = kvm->memslots[req->as_id];
 	struct kvm_memslots *other;
 
-	lockdep_assert_held(&kvm->slots_lock);
-	vm_note(vm, 'C');
-	if (req->all) {
-		regions_commit(vm, old, new, change);
-		return;
-	}
 	check(change == req->change);
 	check(!old == (change == KVM_MR_CREATE));
 	check(!new == (change == KVM_MR_DELETE));
@@ -369,8 +361,11 @@ void kvm_arch_commit_memory_region(struct kvm *kvm,
 {
 	struct vm *vm = vm_of(kvm);
 
-	if (!vm->unchecked)
-		check_commit(vm, old, new, change);
+	if (!vm->unchecked) {
+		lockdep_assert_held(&kvm->slots_lock);
+		vm_note(vm, 'C');
+		vm->ops->commit(vm, old, new, change);
+	}
 
 	if (change == KVM_MR_MOVE) {
 		kfree(old->arch.base);
@@ -387,10 +382,10 @@ void kvm_arch_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
 	else if (!vm->unchecked)
 		vm_note(vm, 'X');
 	check(!(slot->flags & KVM_MEMSLOT_INVALID));
-	if (current_vm && vm->req.all && !vm->unchecked)
-		regions_free(vm, slot);
+	if (current_vm && vm->ops->free && !vm->unchecked)
+		vm->ops->free(vm, slot);
 	/* it may not have been prepared */
-	if (!slot->arch.base && vm->req.all && !vm->req.published)
+	if (!slot->arch.base && current_vm && !vm->req.published)
 		return;
 	check(*slot->arch.base == slot->base_gfn);
 	kfree(slot->arch.base);
@@ -413,17 +408,23 @@ void trace_kvm_memslot_update(enum kvm_mr_change change,
 			      const struct kvm_memory_slot *new,
 			      u64 generation, int result)
 {
-	const struct kvm_memory_slot *slot = new ?: old;
 	struct vm *vm = current_vm;
-	struct request *req = &vm->req;
 
 	if (vm->unchecked)
 		return;
-	check(vm->kvm.memslots[req->as_id]->generation == generation);
-	if (req->all) {
-		regions_trace(vm, old, new, change, result);
-		return;
-	}
+	check(vm->kvm.memslots[vm->req.as_id]->generation == generation);
+	vm->ops->trace(vm, old, new, change, result);
+}
+
+/*
+ * Requests.
+ */
+static void check_trace(struct vm *vm, const struct kvm_memory_slot *old,
+			const struct kvm_memory_slot *new,
+			enum kvm_mr_change change, int result)
+{
+	const struct kvm_memory_slot *slot = new ?: old;
+	struct request *req = &vm->req;
 
 	check(change == req->change);
 	check(old == req->old);
@@ -435,9 +436,13 @@ void trace_kvm_memslot_update(enum kvm_mr_change change,
 	req->traced_result = result;
 }
 
-/*
- * Requests.
- */
+static const struct request_ops one_slot = {
+	.once = "",
+	.flush = check_flush,
+	.prepare = check_prepare,
+	.commit = check_commit,
+	.trace = check_trace,
+};
 
 /* What the log must say, given what came of the request. */
 static const char *expected_log(const struct request *req, int r)
@@ -471,6 +476,7 @@ int vm_request(struct vm *vm, const struct kvm_userspace_memory_region *mem,
 		.mem = mem,
 		.prepare_error = prepare_error,
 	};
+	vm->ops = &one_slot;
 	model_request(vm, mem, user);
 	if (req->change != KVM_MR_NONE)
 		req->old = id_to_memslot(vm->kvm.memslots[req->as_id], req->id);
@@ -549,6 +555,7 @@ struct vm *vm_create(void)
 	kvm_memslots_init(&vm->kvm);
 	kvm_vcpu_gate_init(&vm->kvm);
 	vm->random = 1;
+	vm->ops = &one_slot;
 	vm->kvm.srcu.on_publish = on_publish;
 	vm->kvm.srcu.on_sync = on_sync;
 	vm->kvm.srcu.on_synced = on_synced;

@@ -72,12 +72,11 @@ struct going {
 
 /* A request: what is to come of it, and what has been seen of it. */
 struct request {
-	bool all;		/* for all slots of the address space */
 	const struct kvm_userspace_memory_region *mem;
 	int r;			/* that the model expects, failures aside */
 	int change;
 	int as_id;
-	int id;
+	int id;			/* -1 if it is for all slots */
 	bool shared;		/* old and new slot have the same dirty log */
 	bool had_chains;
 	int prepare_error;	/* that the architecture is to return */
@@ -121,6 +120,25 @@ struct regions {
 	struct kvm_userspace_memory_region list[MAP_MAX];
 };
 
+struct vm;
+
+/* What requests for one slot and for all slots are checked for. */
+struct request_ops {
+	const char *once;	/* events that are logged once for several slots */
+	void (*synced)(struct vm *vm);
+	void (*flush)(struct vm *vm, const struct kvm_memory_slot *slot);
+	void (*prepare)(struct vm *vm, const struct kvm_memory_slot *old,
+			const struct kvm_memory_slot *new,
+			enum kvm_mr_change change);
+	void (*commit)(struct vm *vm, const struct kvm_memory_slot *old,
+		       const struct kvm_memory_slot *new,
+		       enum kvm_mr_change change);
+	void (*trace)(struct vm *vm, const struct kvm_memory_slot *old,
+		      const struct kvm_memory_slot *new,
+		      enum kvm_mr_change change, int result);
+	void (*free)(struct vm *vm, const struct kvm_memory_slot *slot);
+};
+
 struct vm {
 	struct kvm kvm;
 	struct kvm_vcpu vcpu[KVM_ADDRESS_SPACE_NUM];
@@ -135,6 +153,7 @@ struct vm {
 
 	/* The request that is under way, and the maps that it leads to. */
 	struct request req;
+	const struct request_ops *ops;
 	struct map during, after;
 	struct held held[KVM_ADDRESS_SPACE_NUM];
 
@@ -201,17 +220,6 @@ void vm_dirty_some(struct vm *vm, struct kvm_memslots *slots,
 int vm_request_all(struct vm *vm,
 		   const struct kvm_userspace_memory_regions *all);
 int vm_set_all(struct vm *vm, int as_id, const struct regions *regions);
-void regions_flush(struct vm *vm, const struct kvm_memory_slot *slot);
-void regions_prepare(struct vm *vm, const struct kvm_memory_slot *old,
-		     const struct kvm_memory_slot *new,
-		     enum kvm_mr_change change);
-void regions_commit(struct vm *vm, const struct kvm_memory_slot *old,
-		    const struct kvm_memory_slot *new,
-		    enum kvm_mr_change change);
-void regions_trace(struct vm *vm, const struct kvm_memory_slot *old,
-		   const struct kvm_memory_slot *new,
-		   enum kvm_mr_change change, int result);
-void regions_free(struct vm *vm, const struct kvm_memory_slot *slot);
 
 /* edit.c */
 void regions_now(struct vm *vm, int as_id, struct regions *regions);
@@ -235,11 +243,21 @@ extern const unsigned int nr_directed_gate;
 void test_uvmem_init_start(struct vm *vm);
 void test_uvmem_init_abort(struct vm *vm);
 
-/* script.c */
+/* The characters of a line of a script, see script.c. */
 enum field { KIND, SLOT, GFN_HIGH, GFN_LOW, SIZE, HVA, FLAGS, FAILURE };
 
-unsigned int script_field(const unsigned char *line, enum field field);
-u64 script_npages(const unsigned char *line);
+static inline unsigned int script_field(const unsigned char *line,
+					enum field field)
+{
+	return (line[field] - '0') & 0x3f;
+}
+
+static inline u64 script_npages(const unsigned char *line)
+{
+	unsigned int size = script_field(line, SIZE);
+
+	return ((size & 15) + 1) << "\0\0\3\6"[size >> 4];
+}
 
 /* the programs */
 int directed_main(void);

@@ -26,7 +26,7 @@ static void check_before(struct vm *vm)
 /*
  * The gate of the vCPUs.
  */
-int kvm_vcpus_hold(struct kvm *kvm)
+int __wrap_kvm_vcpus_hold(struct kvm *kvm)
 {
 	struct vm *vm = container_of(kvm, struct vm, kvm);
 	struct request *req = &vm->req;
@@ -36,18 +36,17 @@ int kvm_vcpus_hold(struct kvm *kvm)
 		return 0;
 
 	vm_note(vm, req->hold_error ? 'h' : 'H');
-	check(req->all);
 	check(vm->nr_deleted);
 	check(!req->vcpus_held);
 	check_before(vm);
 	/* nobody but the vCPUs of threads.c goes through the gate */
-	req->vcpus_held = !req->hold_error && !gate_vcpus_hold(kvm);
+	req->vcpus_held = !req->hold_error && !__real_kvm_vcpus_hold(kvm);
 	WRITE_ONCE(vm->switching, req->vcpus_held);
 	req->rescheds = shim_rescheds;
 	return req->hold_error;
 }
 
-void kvm_vcpus_release(struct kvm *kvm)
+void __wrap_kvm_vcpus_release(struct kvm *kvm)
 {
 	struct vm *vm = container_of(kvm, struct vm, kvm);
 	struct request *req = &vm->req;
@@ -69,7 +68,7 @@ void kvm_vcpus_release(struct kvm *kvm)
 	check(kvm->nr_memslot_pages == vm->nr_pages);
 	req->vcpus_held = false;
 	WRITE_ONCE(vm->switching, false);
-	gate_vcpus_release(kvm);
+	__real_kvm_vcpus_release(kvm);
 	model_carry(vm);
 	/* and now they write, while it is done */
 	vm_dirty_some(vm, active(vm), &vm->after);
@@ -135,9 +134,9 @@ static void check_kind(const struct coming *coming,
 	}
 }
 
-void regions_prepare(struct vm *vm, const struct kvm_memory_slot *old,
-		     const struct kvm_memory_slot *new,
-		     enum kvm_mr_change change)
+static void check_prepare(struct vm *vm, const struct kvm_memory_slot *old,
+			  const struct kvm_memory_slot *new,
+			  enum kvm_mr_change change)
 {
 	static const struct kvm_arch_memory_slot no_arch;
 	struct coming *coming = coming_of(vm, new);
@@ -158,7 +157,7 @@ void regions_prepare(struct vm *vm, const struct kvm_memory_slot *old,
 }
 
 /* Before anything is visible, while the slot is, and while no vCPU runs. */
-void regions_flush(struct vm *vm, const struct kvm_memory_slot *slot)
+static void check_flush(struct vm *vm, const struct kvm_memory_slot *slot)
 {
 	struct going *going = going_of(vm, slot);
 
@@ -170,9 +169,9 @@ void regions_flush(struct vm *vm, const struct kvm_memory_slot *slot)
 	check_before(vm);
 }
 
-void regions_commit(struct vm *vm, const struct kvm_memory_slot *old,
-		    const struct kvm_memory_slot *new,
-		    enum kvm_mr_change change)
+static void check_commit(struct vm *vm, const struct kvm_memory_slot *old,
+			 const struct kvm_memory_slot *new,
+			 enum kvm_mr_change change)
 {
 	struct request *req = &vm->req;
 	struct kvm_memslots *slots = active(vm);
@@ -226,7 +225,7 @@ void regions_commit(struct vm *vm, const struct kvm_memory_slot *old,
 	check(vm->kvm.nr_memslot_pages == npages);
 }
 
-void regions_free(struct vm *vm, const struct kvm_memory_slot *slot)
+static void check_free(struct vm *vm, const struct kvm_memory_slot *slot)
 {
 	struct going *going;
 	unsigned int i;
@@ -250,9 +249,9 @@ void regions_free(struct vm *vm, const struct kvm_memory_slot *slot)
 /*
  * Tracepoints.
  */
-void regions_trace(struct vm *vm, const struct kvm_memory_slot *old,
-		   const struct kvm_memory_slot *new,
-		   enum kvm_mr_change change, int result)
+static void check_trace(struct vm *vm, const struct kvm_memory_slot *old,
+			const struct kvm_memory_slot *new,
+			enum kvm_mr_change change, int result)
 {
 	check(!result);
 	if (change == KVM_MR_DELETE) {
@@ -299,6 +298,23 @@ void trace_kvm_set_memory_regions(u16 as_id, unsigned int nr,
 /*
  * Requests.
  */
+
+/* Without the gate, nobody can use the former map after the grace period. */
+static void check_synced(struct vm *vm)
+{
+	if (!vm->req.vcpus_held)
+		model_carry(vm);
+}
+
+static const struct request_ops all_slots = {
+	.once = "PFCX",
+	.synced = check_synced,
+	.flush = check_flush,
+	.prepare = check_prepare,
+	.commit = check_commit,
+	.trace = check_trace,
+	.free = check_free,
+};
 
 /* Without memory, what the request would have come to does not matter. */
 static int expected_result(struct vm *vm, unsigned int prepare_after,
@@ -395,12 +411,13 @@ int vm_request_all(struct vm *vm,
 	bool had_chains;
 
 	*req = (struct request) {
-		.all = true,
+		.id = -1,
 		.prepare_error = req->prepare_error,
 		.prepare_after = req->prepare_after,
 		.killed = req->killed,
 		.hold_error = req->hold_error,
 	};
+	vm->ops = &all_slots;
 	shim_killed = req->killed;
 	model_regions(vm, all);
 	had_chains = vm->kvm.memslot_space[req->as_id].ids.buckets;

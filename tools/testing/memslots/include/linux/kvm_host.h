@@ -120,9 +120,11 @@ static inline void kvm_make_all_cpus_request(struct kvm *kvm, int req)
 void kvm_vcpu_gate_init(struct kvm *kvm);
 int kvm_vcpu_gate_wait(struct kvm_vcpu *vcpu, bool finish);
 void kvm_vcpu_gate_reenter(struct kvm_vcpu *vcpu);
-/* What those of vcpu_gate.c are called here: the others are a fake. */
-int gate_vcpus_hold(struct kvm *kvm);
-void gate_vcpus_release(struct kvm *kvm);
+int kvm_vcpus_hold(struct kvm *kvm);
+void kvm_vcpus_release(struct kvm *kvm);
+/* The linker's --wrap: vm_regions.c checks calls, those of vcpu_gate.c do them. */
+int __real_kvm_vcpus_hold(struct kvm *kvm);
+void __real_kvm_vcpus_release(struct kvm *kvm);
 
 #include "extracted_kvm_host.h"
 
@@ -154,9 +156,6 @@ void kvm_arch_flush_switched_memslots(struct kvm *kvm,
 				      struct kvm_memory_slot **slots,
 				      unsigned int nr);
 void kvm_arch_guest_memory_reclaimed(struct kvm *kvm);
-
-int kvm_vcpus_hold(struct kvm *kvm);
-void kvm_vcpus_release(struct kvm *kvm);
 
 void trace_kvm_swap_active_memslots(u16 as_id, unsigned int set,
 				    u64 generation);
