@@ -15,6 +15,8 @@ only boots the guest to user space.
 With QEMU (distribution; own: with the series, by make qemu; or a path), the load also splits and merges the guest's RAM all
 the time, and a table has a row for each QEMU, atomic-memslots and machine. The distribution's is there for comparison: it
 may fail.
+GAP=30 measures how long vCPUs of our QEMU stand still in 30 splits and merges of RAM and while logging is switched on and
+off, with atomic-memslots off and on, with 2 and 8 vCPUs, 16 and 200 slots. It prints a table and writes a plot.
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer report in the kernel log.
 """
 
@@ -26,6 +28,7 @@ import stat
 import time
 from pathlib import Path
 
+import guest_gap
 from kernel import ARCHS, arch_of, build, pick, selftests
 from machine import MACHINES, MODES, mode_of
 from source import fetch
@@ -276,8 +279,8 @@ GUEST = """#!/bin/sh
 cp /tests.d/* /host/tmp
 chroot /host env PATH=/usr/sbin:/usr/bin:/sbin:/bin timeout -s KILL LIMIT COMMAND
 code=$?
-tr -d '\\r' </host/tmp/console | sed 's/^/inner: /'
-[ $code = 0 ] && grep -q INNER-USER-SPACE /host/tmp/console
+[ ! -e /host/tmp/console ] || tr -d '\\r' </host/tmp/console | sed 's/^/inner: /'
+[ $code = 0 ] && { [ ! -e /host/tmp/console ] || grep -q INNER-USER-SPACE /host/tmp/console; }
 """
 
 QUICK = ("qemu-system-x86_64 -accel kvm -cpu EPYC,-xsave -smp 2 -m 512 -nodefaults -no-user-config -no-reboot "
@@ -285,13 +288,13 @@ QUICK = ("qemu-system-x86_64 -accel kvm -cpu EPYC,-xsave -smp 2 -m 512 -nodefaul
          "-serial file:/tmp/console")
 
 
-def guest(name, log, image, slower=1, rounds=0, words=(), qemu=None):
+def guest(name, log, image, slower=1, rounds=0, words=(), qemu=None, gap=0):
     """
     Run a guest with -accel kvm on IMAGE: a Boot whose only test is "guest". Without ROUNDS, only boot it to user space,
     else run scripts/guest_driver.py with WORDS, whose output is the file "play" of the log. QEMU is a program that becomes
-    /tmp/qemu there.
+    /tmp/qemu there. With GAP, run scripts/guest_gap.py instead, with that number of changes.
     """
-    limit = (120 + 300 * rounds) * slower
+    limit = (120 + 300 * rounds + 60 * gap) * slower
     work = OUT / "log" / log
     work.mkdir(parents=True, exist_ok=True)
     files = []
@@ -305,10 +308,16 @@ def guest(name, log, image, slower=1, rounds=0, words=(), qemu=None):
         run(["strip", "-o", work / "qemu", qemu], f"{log}/load.log", f"{pretty(qemu)} is no program", append=True)
         extra.append(Test("qemu", 0, "", work / "qemu"))
     command = shlex.join(map(str, ["python3", "/tmp/play", "/tmp", rounds, *words])) if rounds else QUICK
+    if gap:
+        run(["gcc", "-m32", "-c", "-o", work / "gap.o", TOP / "scripts/guest_gap.S"], f"{log}/load.log",
+            "building the firmware failed", append=True)
+        run(["objcopy", "-O", "binary", "-j", ".text", work / "gap.o", work / "gap"], f"{log}/load.log", "", append=True)
+        extra += [Test("gap", 0, "", work / "gap"), Test("measure", 0, "", TOP / "scripts/guest_gap.py")]
+        command = f"python3 /tmp/measure /tmp /tmp/qemu {gap}"
     write(work / "guest", GUEST.replace("LIMIT", str(limit)).replace("COMMAND", command))
     test = Test("guest", limit + 30, "/tests.d/guest", work / "guest")
     root = ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
-            "-device", "virtio-9p-pci,fsdev=root,mount_tag=root", *(["-m", "3G"] if rounds else [])]
+            "-device", "virtio-9p-pci,fsdev=root,mount_tag=root", *(["-m", "3G"] if rounds or gap else [])]
     npt0 = MODES["amd", "npt0"]
     result = boot(name, log, image, [test], npt0.machines[0], f"workshop.root {npt0.parameter}", slower, more=root,
                   extra=extra)
@@ -357,6 +366,22 @@ def guests(title, log, image, slower, rounds):
     return well
 
 
+def gaps(title, log, image, slower, changes):
+    """Measure how long vCPUs stand still while QEMU changes the map: a table and a plot. Returns whether it worked."""
+    if VARS["QEMU"] not in ("", "own"):
+        raise Failure(f"QEMU={VARS['QEMU']} with GAP: only QEMU=own has atomic-memslots")
+    program = build_qemu(base_of())
+    with stage(f"gaps of vCPUs on {title}"):
+        result = guest(title, f"{log}-gap", image, slower, qemu=program, gap=changes)
+    said = read(OUT / "log" / f"{log}-gap/play")
+    print("\n".join(line for line in said.splitlines() if "[counts]" in line))
+    print(table(guest_gap.HEAD, list(guest_gap.rows(said))))
+    write(OUT / "log" / f"{log}-gap/gap.svg", guest_gap.plot(said))
+    print("Medians in microseconds. Nothing can be concluded unless idle is far below the others, and the same off and on.")
+    print(f"all longest gaps: {pretty(OUT / 'log' / f'{log}-gap/gap.svg')}")
+    return report(result)
+
+
 # ---------------------------------------------------------------- commands
 
 def command(what=""):
@@ -383,6 +408,10 @@ def command(what=""):
         rounds = VARS["ROUNDS"] or "10"
         if not rounds.isdigit():
             raise Failure(f"ROUNDS={rounds} is no number")
+        if VARS["GAP"]:
+            if not VARS["GAP"].isdigit() or not int(VARS["GAP"]):
+                raise Failure(f"GAP={VARS['GAP']} is not a number of changes")
+            return 0 if gaps(variant.title, log, image, slower, int(VARS["GAP"])) else 1
         if VARS["QEMU"]:
             return 0 if guests(variant.title, log, image, slower, int(rounds)) else 1
         with stage(f"a guest on {variant.title}"):
