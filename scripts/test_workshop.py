@@ -11,12 +11,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from workshop import TOP, note, took
+from workshop import TOP, Failure, main, note, took
 
 CASES = []
 
@@ -628,9 +627,9 @@ def run_case(function):
 
 
 def command(*names):
-    if set(names) & {"-h", "--help"}:
-        print(__doc__.strip())
-        return 0
+    unknown = set(names) - {function.__name__ for function in CASES}
+    if unknown:
+        raise Failure(f"no test is named {', '.join(sorted(unknown))}")
     failed = 0
     for function in CASES:
         if not names or function.__name__ in names:
@@ -643,4 +642,4 @@ def command(*names):
 
 
 if __name__ == "__main__":
-    sys.exit(command(*sys.argv[1:]))
+    main(__doc__, command)
