@@ -47,21 +47,21 @@
 #include <linux/types.h>
 
 /**
- * struct kvm_memory_slot - guest memory that is contiguous for guest and host
- * @gfn_node: links into the trees by gfn, one for each set
+ * struct kvm_memory_slot - contiguous guest memory, backed by host memory
+ * @gfn_node: nodes in the trees by gfn, one per set
  * @base_gfn: first gfn
  * @npages: size in pages, never 0
  * @userspace_addr: host virtual address of @base_gfn, in bytes
- * @dirty_bitmap: the dirty log and a buffer of the same size, or NULL
- * @flags: KVM_MEM_* of user space, and KVM_MEMSLOT_* of KVM
- * @id: number by which user space names the slot in its address space
+ * @dirty_bitmap: dirty log, followed by a buffer of the same size, or NULL
+ * @flags: KVM_MEM_* flags of user space and KVM_MEMSLOT_* flags of KVM
+ * @id: id of the slot in its address space, assigned by user space
  * @as_id: address space
- * @arch: what the architecture keeps about the slot
- * @hva_node: links into the trees by host address, one for each set
- * @id_node: link into the hash by id that both sets share
+ * @arch: data of the architecture
+ * @hva_node: nodes in the trees by host address, one per set
+ * @id_node: node in the hash by id, which both sets share
  */
 struct kvm_memory_slot {
-	/* A look-up by gfn reads these in each slot on its way. */
+	/* Read by look-ups by gfn in each slot that they visit. */
 	struct rb_node gfn_node[2];
 	gfn_t base_gfn;
 	unsigned long npages;
@@ -77,18 +77,18 @@ struct kvm_memory_slot {
 	struct hlist_node id_node;
 };
 
-/* One cache line, given that kmalloc() aligns objects of this size to it. */
+/* One cache line: kmalloc() aligns objects of this size. */
 static_assert(offsetof(struct kvm_memory_slot, userspace_addr) <= 64);
 
 /**
  * struct kvm_memslot_ids - hash of the slots of an address space by their id
- * @buckets: 1 << @bits chains, NULL as long as there was never a slot
- * @bits: log2 of the number of chains, follows @nr
+ * @buckets: 1 << @bits buckets, NULL until the first slot is created
+ * @bits: log2 of the number of buckets, follows @nr
  * @nr: number of slots
  *
- * Whoever looks a slot up by id wants to change it or to read its dirty log,
- * holding kvm->slots_lock.  So one hash serves both sets.  While a change is
- * under way it has the old slot.
+ * Look-ups by id are made to change a slot or to read its dirty log, and hold
+ * kvm->slots_lock, so one hash serves both sets.  While a change is in progress,
+ * the hash holds the old slot.
  */
 struct kvm_memslot_ids {
 	struct hlist_head *buckets;
@@ -98,10 +98,10 @@ struct kvm_memslot_ids {
 
 /**
  * struct kvm_memslots - a set of slots of an address space
- * @generation: of the address space's map, see KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS
- * @last_used_slot: slot that the last look-up by gfn found, or NULL
+ * @generation: generation of the map, see KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS
+ * @last_used_slot: slot found by the last look-up by gfn, or NULL
  * @gfn_tree: all slots, by @base_gfn
- * @node_idx: which of a slot's nodes are this set's
+ * @node_idx: index of this set's nodes in a slot
  * @hva_tree: all slots, as intervals of host virtual addresses in bytes
  * @ids: all slots, by id
  */
@@ -117,14 +117,14 @@ struct kvm_memslots {
 /**
  * struct kvm_memslot_space - the slots of an address space
  * @sets: the active and the inactive set
- * @ids: the hash by id of both
+ * @ids: hash by id, shared by both sets
  */
 struct kvm_memslot_space {
 	struct kvm_memslots sets[2];
 	struct kvm_memslot_ids ids;
 };
 
-/* x86 has two of these in each VM; a slot must fit the 256 byte slab there. */
+/* x86 has two of these per VM; a slot must fit the 256-byte slab there. */
 #ifdef CONFIG_X86_64
 static_assert(sizeof(struct kvm_memslot_space) <= 128);
 static_assert(sizeof(struct kvm_memory_slot) <= 256);
@@ -145,7 +145,7 @@ kvm_memslot_of_hva_node(struct interval_tree_node *node, unsigned int idx)
 static inline bool kvm_memslot_has_gfn(const struct kvm_memory_slot *slot,
 				       gfn_t gfn)
 {
-	/* below base_gfn the difference wraps and is larger than any slot */
+	/* Below base_gfn, the difference wraps and exceeds any npages. */
 	return gfn - slot->base_gfn < slot->npages;
 }
 
@@ -155,8 +155,8 @@ static inline bool kvm_memslots_empty(const struct kvm_memslots *slots)
 }
 
 /*
- * The slot of @slots that holds @gfn, or NULL.  Runs in real mode on powerpc,
- * from built-in code: nothing here may print, trace, sleep or be exported.
+ * Find the slot that contains @gfn, or NULL.  Called in real mode by built-in
+ * code on powerpc: must not print, trace, sleep or call module code.
  */
 static inline struct kvm_memory_slot *
 search_memslots(struct kvm_memslots *slots, gfn_t gfn)
@@ -191,7 +191,7 @@ struct kvm_memory_slot *kvm_memslot_at_or_above(struct kvm_memslots *slots,
 						gfn_t gfn);
 gfn_t kvm_memslots_end_gfn(struct kvm_memslots *slots);
 
-/* The slot with the next higher gfn, or NULL. */
+/* Return the slot with the next higher gfn, or NULL. */
 static inline struct kvm_memory_slot *
 kvm_memslot_next(struct kvm_memslots *slots, struct kvm_memory_slot *slot)
 {
@@ -222,8 +222,8 @@ kvm_memslot_next_in_gfn_range(struct kvm_memslots *slots,
 }
 
 /*
- * The slots that have a gfn in [start, end), in the order of their gfns.  Warns
- * once about an empty or reversed range, and visits nothing.  @slots has to be a
+ * Walk the slots that overlap the gfns [start, end), in ascending order.  Warns
+ * once about an empty or reversed range and visits nothing.  @slots must be a
  * variable.
  */
 #define kvm_for_each_memslot_in_gfn_range(slot, slots, start, end)	\
@@ -256,17 +256,17 @@ kvm_memslot_next_in_hva_range(struct kvm_memslots *slots,
 }
 
 /*
- * The slots that have host memory in [start, end), in bytes, in the order of
- * their addresses.  Warns once about an empty or reversed range, and visits
- * nothing.  @slots has to be a variable.
+ * Walk the slots that overlap the host addresses [start, end), in bytes, in
+ * ascending order.  Warns once about an empty or reversed range and visits
+ * nothing.  @slots must be a variable.
  */
 #define kvm_for_each_memslot_in_hva_range(slot, slots, start, end)	\
 	for (slot = kvm_memslot_first_in_hva_range(*&(slots), start, end); slot; \
 	     slot = kvm_memslot_next_in_hva_range(slots, slot, start, end))
 
 /*
- * All slots in the order of their gfns.  @slots has to be a variable: each step
- * uses it, and kvm_memslots() may be another set by then.
+ * Walk all slots in ascending order of gfns.  @slots must be a variable: it is
+ * evaluated at each step, and kvm_memslots() may return another set by then.
  */
 #define kvm_for_each_memslot(slot, slots)				\
 	for (slot = kvm_memslot_at_or_above(*&(slots), 0); slot;	\

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * How a VMM splits a memslot, and merges it again, under a running guest.
+ * Split a memslot under a running guest, and merge it again.
  *
- * Slots cannot be resized one at a time without a gap: what overlaps has to go
- * before something else can come, and a vCPU that runs into the gap leaves
- * KVM_RUN with an MMIO exit, or fails to fetch its next instruction.
- * KVM_SET_USER_MEMORY_REGIONS takes all slots of an address space as they are
- * to be, and the guest sees either the old ones or the new.  See
- * Documentation/virt/kvm/api.rst.
+ * One slot at a time, slots cannot be resized without a gap: overlapping slots
+ * have to be deleted before new ones can be created, and a vCPU that hits the gap
+ * leaves KVM_RUN with an MMIO exit, or fails to fetch its next instruction.
+ * KVM_SET_USER_MEMORY_REGIONS sets all slots of an address space at once, and the
+ * guest sees either the old or the new ones.  See Documentation/virt/kvm/api.rst.
  *
- * The guest counts in memory, in a loop that lies in memory itself, and both
- * are split over and over.  That is set_memory() and split_and_merge(); all
- * else is what any VMM has, at its smallest.
+ * The guest increments a counter in memory, in a loop that is in memory, too, and
+ * both are split repeatedly.  See set_memory() and split_and_merge(); the rest is
+ * a minimal VMM.
  */
 #include <err.h>
 #include <fcntl.h>
@@ -48,7 +47,7 @@ static int vm_fd, vcpu_fd;
 static struct kvm_run *run;
 static unsigned char *mem;
 
-/* Slot @id is to have the guest's memory from @start to @end, in bytes. */
+/* Fill in slot @id with guest memory from @start to @end, in bytes. */
 static struct kvm_userspace_memory_region region(int id, uint64_t start,
 						 uint64_t end)
 {
@@ -60,7 +59,7 @@ static struct kvm_userspace_memory_region region(int id, uint64_t start,
 	};
 }
 
-/* Make @regions all the memory that the guest has, whatever it had before. */
+/* Make @regions the complete memory map of the guest. */
 static void set_memory(struct kvm_userspace_memory_region *regions, int nr)
 {
 	struct kvm_userspace_memory_regions map = {
@@ -69,7 +68,7 @@ static void set_memory(struct kvm_userspace_memory_region *regions, int nr)
 		.regions = (uintptr_t)regions,
 	};
 
-	/* If this fails, nothing has changed. */
+	/* On failure, nothing has changed. */
 	if (ioctl(vm_fd, KVM_SET_USER_MEMORY_REGIONS, &map))
 		err(1, "KVM_SET_USER_MEMORY_REGIONS");
 }
@@ -79,7 +78,7 @@ static void split_and_merge(void)
 	struct kvm_userspace_memory_region whole[] = {
 		region(0, 0, MEM_SIZE),
 	};
-	/* Order and ids are up to us; so are flags, and holes. */
+	/* Any order, ids, flags and holes are possible. */
 	struct kvm_userspace_memory_region parts[] = {
 		region(2, COUNTER + 0x1000, MEM_SIZE),
 		region(0, COUNTER, COUNTER + 0x1000),
@@ -90,14 +89,14 @@ static void split_and_merge(void)
 	set_memory(whole, 1);
 }
 
-/* How far has the guest counted? */
+/* Read the counter of the guest. */
 static unsigned int count(void)
 {
 	return __atomic_load_n((unsigned int *)(mem + COUNTER),
 			       __ATOMIC_RELAXED);
 }
 
-/* Does the guest count on from @from?  It gets some seconds to do so. */
+/* Wait some seconds for the counter to advance from @from. */
 static int counts_on(unsigned int from)
 {
 	int i;
@@ -136,7 +135,7 @@ static void create_vm(int kvm_fd)
 		err(1, "mmap");
 	memcpy(mem + CODE, guest_code, sizeof(guest_code));
 
-	/* A vCPU starts in real mode; all but CS starts at 0. */
+	/* A vCPU starts in real mode; all segments but CS start at 0. */
 	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs))
 		err(1, "KVM_GET_SREGS");
 	sregs.cs.base = 0;
@@ -176,7 +175,7 @@ int main(void)
 	printf("split and merged %d times, while the guest counted from %u to %u\n",
 	       TIMES, before, after);
 
-	/* A vCPU that once ran into a gap is not in KVM_RUN any more. */
+	/* A vCPU that has hit a gap is not in KVM_RUN any more. */
 	if (!counts_on(after))
 		errx(1, "the guest does not go on: exit reason %u",
 		     run->exit_reason);

@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A change of the whole map of an address space, in one go.
+ * Change the whole map of an address space at once.
  *
- *   the difference between the map as it is and as it is to be
- *   the inactive set becomes the map as it is to be
+ *   compute the difference between the current and the new map
+ *   apply it to the inactive set
  *   prepare
- *   ---- if a slot goes: hold the vCPUs, and drop all mappings of such slots
- *   switch
+ *   ---- if a slot is deleted: hold the vCPUs, drop all mappings of such slots
+ *   swap the sets
  *   ---- release the vCPUs
- *   the dirty logs of former slots are carried over; the other set follows
+ *   carry over the dirty logs of old slots; update the other set
  *   commit
  *
- * No guest ever sees a slot that is INVALID here, or a gfn missing that is in
- * both maps: when vCPUs run, they see one map or the other.  Whatever can fail
+ * A guest never sees an INVALID slot, and never misses a gfn that is in both
+ * maps: while vCPUs run, they see one map or the other.  Everything that can fail
  * comes before the first mapping is dropped.
  *
- * Mappings are dropped while the old map is still the active one: an
- * architecture finds what maps a slot through the active set, and so do MMU
- * notifiers, which must see a mapping for as long as it exists.
+ * Mappings are dropped while the old map is still active: the architecture finds
+ * the mappings of a slot through the active set, and so do MMU notifiers, which
+ * must find a mapping for as long as it exists.
  *
- * vCPUs are held for that and the grace period alone.  Once they run on the new
- * map, they log what they write in it: that is added to what former logs have,
- * and nobody reads a log, or finds a slot by its id, without kvm->slots_lock.
- * What starts to be logged is write-protected after that, as for one slot.
+ * vCPUs are held only for that and for the grace period.  Once they run on the
+ * new map, what they write is logged in its slots.  The old logs are merged into
+ * that; nobody reads a log, or looks up a slot by its id, without
+ * kvm->slots_lock.  Slots for which logging is enabled are write-protected after
+ * that, as in a change of a single slot.
  */
 #include <linux/kvm_host.h>
 #include <linux/ktime.h>
@@ -33,14 +34,14 @@
 #include "memslots.h"
 
 /**
- * kvm_arch_flush_switched_memslots - drop all mappings of slots that go
+ * kvm_arch_flush_switched_memslots - drop all mappings of deleted slots
  * @kvm: the VM
  * @slots: the slots, valid and still in the active set
  * @nr: number of slots, at least one
  *
- * As kvm_arch_flush_shadow_memslot() for each, but with the vCPUs held: an
- * architecture that can spare the mappings of other slots, or do something once
- * for all of them, then should do so.
+ * Same as kvm_arch_flush_shadow_memslot() for each slot, but vCPUs are held.  An
+ * architecture should override this if it can keep the mappings of other slots
+ * then, or do something once for all slots.
  *
  * Context: kvm->slots_lock held.  May sleep.
  */
@@ -60,13 +61,13 @@ kvm_memslot_change_kind(const struct kvm_memslot_change *change)
 	return change->old ? KVM_MR_FLAGS_ONLY : KVM_MR_CREATE;
 }
 
-/* Architectures do not care what user space calls a slot. */
+/* Arch hooks are not called if only the id changes. */
 static bool kvm_memslot_change_is_id_only(const struct kvm_memslot_change *change)
 {
 	return change->old && change->old->flags == change->new->flags;
 }
 
-/* Can the VM's number of pages be counted, and its slots be found by id? */
+/* Check the total number of pages, and resize the hash by id. */
 static int kvm_memslots_diff_fit(struct kvm *kvm, u16 as_id,
 				 const struct kvm_memslots_diff *diff)
 {
@@ -108,7 +109,7 @@ static int kvm_memslots_diff_prepare(struct kvm *kvm, struct kvm_memslots *slots
 	return 0;
 }
 
-/* Free the slots that are not used: the new ones on error, or the old ones. */
+/* Free the slots that are not used: on error the new ones, else the old ones. */
 static void kvm_memslots_diff_free(struct kvm *kvm,
 				   const struct kvm_memslots_diff *diff, int error)
 {
@@ -125,7 +126,7 @@ static void kvm_memslots_diff_free(struct kvm *kvm,
 			continue;
 		}
 
-		/* The two share what the architecture has of them. */
+		/* Both share the same arch data. */
 		if (error)
 			swap(old, new);
 		kvm_memslot_free_bitmap(old, new);
@@ -181,27 +182,25 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
 }
 
 /**
- * kvm_set_memory_regions - make the map of an address space what it is to be
+ * kvm_set_memory_regions - set all user memslots of an address space
  * @kvm: the VM
  * @as_id: the address space
- * @regions: all slots that it is to have, but for KVM's own, as
- *	     kvm_memslots_diff() takes them; put into another order
+ * @regions: all user slots of the new map, see kvm_memslots_diff(); reordered
  * @nr: number of regions
  *
- * On error, map, dirty logs and generation are as they were.
+ * On error, the map, the dirty logs and the generation are unchanged.
  *
- * Hooks are called with valid slots: prepare for each slot that comes, in any
- * order; flush for each that goes; commit for each that goes, then for each
- * that comes.  One that is only logged or not from now on comes as
- * KVM_MR_FLAGS_ONLY, one that only gets another id not at all, and all others
- * come as KVM_MR_CREATE.
+ * Arch hooks are called with valid slots: prepare for each new slot, in any
+ * order; flush for each deleted slot; commit for each deleted slot, then for each
+ * new slot.  The kind of change is KVM_MR_FLAGS_ONLY if only logging is enabled or
+ * disabled, and KVM_MR_CREATE for all other new slots.  If only the id of a slot
+ * changes, no hook is called for it.
  *
- * Context: kvm->slots_lock held; sleeps, and waits once for readers of
- * kvm->srcu.  If a slot goes, waits for vCPUs to come out of KVM_RUN or
- * to where they are held in it.
- * Return: 0; -EEXIST for a repeated id or slots that overlap; -EINVAL for too
- * many pages in all; -ENOMEM; -EINTR if the caller is being killed; or what
- * kvm_arch_prepare_memory_region() says.
+ * Context: kvm->slots_lock held.  Sleeps; waits once for readers of kvm->srcu.  If
+ * a slot is deleted, waits until all vCPUs have left the gate.
+ * Return: 0; -EEXIST for a repeated id or overlapping slots; -EINVAL if there are
+ * too many pages in total; -ENOMEM; -EINTR if the caller is being killed; or an
+ * error of kvm_arch_prepare_memory_region().
  */
 int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 			   struct kvm_userspace_memory_region *regions,
@@ -233,7 +232,7 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 		goto out_undo;
 
 	if (diff.nr_deleted) {
-		/* Who wants to run had better do so now than meanwhile. */
+		/* Let other tasks run now rather than with the vCPUs held. */
 		cond_resched();
 		waited = ktime_get();
 		r = kvm_vcpus_hold(kvm);
@@ -256,7 +255,7 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 		held = ktime_sub(ktime_get(), held);
 	}
 
-	/* @slots is the inactive set now, and still has the former slots. */
+	/* @slots is now the inactive set, which still holds the old slots. */
 	for (i = 0; i < diff.nr_changed; i++) {
 		kvm_memslots_cond_resched(i);
 		if (diff.changed[i].new->dirty_bitmap && !diff.changed[i].old)

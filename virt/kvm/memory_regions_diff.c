@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The difference between the memslots that there are and a list of those that
- * there are to be.
+ * Compute the difference between the current memslots and a list of regions.
  *
- * A slot stays if it is listed as it is.  One of the same pages, at the same
- * addresses, that only gets another id or is logged or not, is replaced and
- * hands on what belongs to it.  All others go, and all others that are listed
- * are made.
+ * A slot that is listed without a change is kept.  A slot whose pages and
+ * addresses are listed with another id or another KVM_MEM_LOG_DIRTY_PAGES flag is
+ * replaced, and its metadata is handed over.  All other slots are deleted, and
+ * all other regions are created.
  *
- * Nothing in this file calls an architecture or waits for readers.
+ * This file does not call arch hooks or wait for readers.
  */
 #include <linux/atomic.h>
 #include <linux/bitmap.h>
@@ -25,7 +24,7 @@ static bool kvm_memslot_is_private(const struct kvm_memory_slot *slot)
 	return slot->id >= KVM_USER_MEM_SLOTS;
 }
 
-/* Do they say the same of everything that mappings depend on? */
+/* Check whether everything that mappings depend on is the same. */
 static bool kvm_memslot_maps(const struct kvm_memory_slot *slot,
 			     const struct kvm_userspace_memory_region *region)
 {
@@ -45,7 +44,7 @@ static unsigned int kvm_memslots_nr_user(struct kvm_memslots *slots)
 	return nr;
 }
 
-/* One more than the highest id of user space that is in use. */
+/* Return the highest user slot id in use plus one. */
 static unsigned int kvm_memslots_end_id(struct kvm_memslots *slots)
 {
 	struct kvm_memory_slot *slot;
@@ -59,8 +58,8 @@ static unsigned int kvm_memslots_end_id(struct kvm_memslots *slots)
 }
 
 /*
- * Sort out the regions that are not as they are in @slots to the front of
- * @regions, and mark in @kept the ids of those that are.
+ * Move regions that differ from @slots to the front of @regions, and set the bits
+ * of the other ids in @kept.  Return the number of regions that differ.
  */
 static int kvm_memslots_diff_sort(struct kvm_memslots *slots,
 				  struct kvm_userspace_memory_region *regions,
@@ -86,7 +85,7 @@ static int kvm_memslots_diff_sort(struct kvm_memslots *slots,
 	return nr_changed;
 }
 
-/* The slot that @region becomes, and the one that hands on to it, if any. */
+/* Add a slot for @region to @diff, and find the slot that it replaces, if any. */
 static int kvm_memslots_diff_add(struct kvm_memslots_diff *diff,
 				 struct kvm_memslots *slots, u16 as_id,
 				 const struct kvm_userspace_memory_region *region,
@@ -123,21 +122,20 @@ static int kvm_memslots_diff_add(struct kvm_memslots_diff *diff,
 }
 
 /**
- * kvm_memslots_diff - what has to change for the map to be as listed
+ * kvm_memslots_diff - compute the changes that lead to a list of regions
  * @slots: the active set of the address space
  * @as_id: the address space
- * @regions: all slots that the address space is to have, but for KVM's own, in
- *	     any order; each one checked by kvm_check_memory_region(), not empty,
- *	     and with an id of user space; put into another order
+ * @regions: all user slots of the new map, in any order; each one checked by
+ *	     kvm_check_memory_region(), not empty, and with the id of a user slot;
+ *	     reordered
  * @nr: number of regions
- * @diff: where to put the difference
+ * @diff: result
  *
- * Does not look for slots that overlap: kvm_memslots_diff_apply() does.
+ * Does not check for overlapping slots: kvm_memslots_diff_apply() does.
  *
- * The caller owns the new slots, which come from kmalloc(), without a dirty
- * bitmap, and with the architecture's data only if they replace a slot; and
- * both arrays of @diff, to be freed with kvfree().  On error there is nothing
- * to be freed.
+ * The caller owns the new slots, which are allocated with kmalloc() and have no
+ * dirty bitmap, and arch data only if they replace a slot; and both arrays of
+ * @diff, to be freed with kvfree().  On error, there is nothing to free.
  *
  * Context: kvm->slots_lock held.  May sleep.
  * Return: 0, -EEXIST if an id is listed twice, or -ENOMEM.
@@ -164,7 +162,7 @@ int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
 	if (r < 0)
 		goto out;
 
-	/* What is not kept is replaced or goes. */
+	/* Slots that are not kept are replaced or deleted. */
 	nr_changed = r;
 	nr_old = kvm_memslots_nr_user(slots) - (nr - nr_changed);
 	r = 0;
@@ -228,12 +226,12 @@ static void kvm_memslots_diff_undo_first(const struct kvm_memslots_diff *diff,
 }
 
 /**
- * kvm_memslots_diff_apply - change a set so that it is as it is to be
+ * kvm_memslots_diff_apply - apply a difference to the inactive set
  * @diff: the difference
- * @slots: the inactive set, as the active one
+ * @slots: the inactive set, same slots as in the active one
  *
  * Context: kvm->slots_lock held, and nobody reads @slots.
- * Return: 0, or -EEXIST if slots would overlap: then @slots is as before.
+ * Return: 0, or -EEXIST if slots would overlap, with @slots unchanged.
  */
 int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 			    struct kvm_memslots *slots)
@@ -244,12 +242,12 @@ int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 	for (i = 0; i < diff->nr_deleted; i++)
 		kvm_memslots_replace(slots, diff->deleted[i], NULL);
 
-	/* Most lists are in order, or parts of them are: that is quicker. */
+	/* Regions in ascending order are quicker to insert. */
 	for (i = 0; i < diff->nr_changed; i++) {
 		const struct kvm_memslot_change *change = &diff->changed[i];
 
 		kvm_memslots_cond_resched(i);
-		/* What takes the place of a slot overlaps with no other. */
+		/* A slot that replaces another one cannot overlap. */
 		if (change->old) {
 			kvm_memslots_replace(slots, change->old, change->new);
 			place = (struct kvm_memslots_place) {};
@@ -262,10 +260,10 @@ int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 }
 
 /**
- * kvm_memslots_diff_follow - bring the other set in line
+ * kvm_memslots_diff_follow - apply a difference to the formerly active set
  * @diff: the difference
- * @slots: the inactive set, as the active one was before the difference
- * @active: the active set, with the difference applied to it
+ * @slots: the inactive set, without the difference
+ * @active: the active set, with the difference applied
  *
  * Context: kvm->slots_lock held, and nobody reads @slots any more.
  */
@@ -275,7 +273,7 @@ void kvm_memslots_diff_follow(const struct kvm_memslots_diff *diff,
 {
 	unsigned int i;
 
-	/* To copy a slot takes a fraction of what it takes to insert one. */
+	/* Copying a slot takes a fraction of the time of inserting one. */
 	if (diff->nr_deleted + diff->nr_changed > slots->ids->nr / 4) {
 		kvm_memslots_copy(slots, active);
 		return;
@@ -289,9 +287,9 @@ void kvm_memslots_diff_follow(const struct kvm_memslots_diff *diff,
 }
 
 /**
- * kvm_memslots_diff_undo - take a difference back from a set
+ * kvm_memslots_diff_undo - revert a difference
  * @diff: the difference
- * @slots: the inactive set, with the difference applied to it
+ * @slots: the inactive set, with the difference applied
  *
  * Context: kvm->slots_lock held, and nobody reads @slots.
  */
@@ -301,7 +299,7 @@ void kvm_memslots_diff_undo(const struct kvm_memslots_diff *diff,
 	kvm_memslots_diff_undo_first(diff, diff->nr_changed, slots);
 }
 
-/* The gfns of both slots, and whether they are at the same host addresses. */
+/* Get the common gfns of two slots; true if their host addresses are the same. */
 static bool kvm_memslots_common(const struct kvm_memory_slot *old,
 				const struct kvm_memory_slot *new,
 				gfn_t *start, gfn_t *end)
@@ -314,8 +312,8 @@ static bool kvm_memslots_common(const struct kvm_memory_slot *old,
 }
 
 /*
- * Dirty logs are little-endian everywhere.  That is bitmap_set()'s order only
- * where a long is set as a whole.
+ * Dirty logs are little-endian on all architectures, so bitmap_set() would be
+ * correct for whole longs only.
  */
 static void kvm_memslot_fill_log(unsigned long *log, unsigned long bit,
 				 unsigned long end, bool dirty)
@@ -337,13 +335,13 @@ static void kvm_memslot_fill_log(unsigned long *log, unsigned long bit,
 	}
 }
 
-/* A word of a dirty log as a number, or a number as a word. */
+/* Convert a word of a dirty log to a number, or a number to a word. */
 static unsigned long kvm_memslot_log_word(unsigned long word)
 {
 	return BITOP_LE_SWIZZLE ? swab(word) : word;
 }
 
-/* Add @nr bits of the log @from to the log @to, which others may set bits in. */
+/* Merge @nr bits of the log @from into @to, where others may set bits, too. */
 static void kvm_memslot_merge_log(unsigned long *to, unsigned long to_bit,
 				  const unsigned long *from,
 				  unsigned long from_bit, unsigned long nr)
@@ -352,7 +350,7 @@ static void kvm_memslot_merge_log(unsigned long *to, unsigned long to_bit,
 
 	for (i = 0; nr; i++) {
 		kvm_memslots_cond_resched(i);
-		/* as far as it goes within one word of each */
+		/* Do not cross a word boundary in either log. */
 		n = min3(nr, BITS_PER_LONG - to_bit % BITS_PER_LONG,
 			 BITS_PER_LONG - from_bit % BITS_PER_LONG);
 		word = kvm_memslot_log_word(from[from_bit / BITS_PER_LONG]);
@@ -368,12 +366,12 @@ static void kvm_memslot_merge_log(unsigned long *to, unsigned long to_bit,
 }
 
 /**
- * kvm_memslot_start_log - what a new slot's dirty log starts with
- * @slots: the set that the slot is not in
- * @new: the slot, with a dirty bitmap as on creation
+ * kvm_memslot_start_log - initialize the dirty log of a new slot
+ * @slots: the set with the old slots
+ * @new: the new slot, with a dirty bitmap as on creation
  *
- * A page at another host address is dirty.  Whether one at the same address is
- * comes from its former log later, if there was one: kvm_memslot_carry_log().
+ * Pages whose host address changes are dirty.  Pages that keep their host address
+ * and were logged start clean: kvm_memslot_carry_log() merges the old log later.
  *
  * Context: kvm->slots_lock held.  May sleep.
  */
@@ -395,15 +393,15 @@ void kvm_memslot_start_log(struct kvm_memslots *slots,
 }
 
 /**
- * kvm_memslot_carry_log - hand on the dirty logs of former slots
- * @slots: the set of the former slots
+ * kvm_memslot_carry_log - carry over the dirty logs of old slots
+ * @slots: the set with the old slots
  * @new: a slot with a dirty bitmap
  *
- * Adds to @new's log what the logs of the former slots have of its pages, as
- * far as they are at the same host addresses.
+ * Merge the dirty logs of old slots into that of @new, for pages that keep their
+ * host address.
  *
  * Context: kvm->slots_lock held, and nobody writes through @slots any more.
- * Others may write, and log, through @new, but nobody reads its log without
+ * Others may write through @new and log that, but nobody reads its log without
  * kvm->slots_lock.  May sleep.
  */
 void kvm_memslot_carry_log(struct kvm_memslots *slots,

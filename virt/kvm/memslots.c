@@ -2,8 +2,8 @@
 /*
  * The container of KVM's memslots, see <linux/kvm_memslots.h>.
  *
- * Nothing in this file sleeps, allocates, calls an architecture or waits for
- * readers.  It compiles in user space.
+ * This file does not sleep, allocate, call arch hooks or wait for readers.  It
+ * also compiles in user space.
  */
 #include <linux/export.h>
 #include <linux/hash.h>
@@ -16,11 +16,11 @@
 #define KVM_MEMSLOT_IDS_MIN_BITS	4
 
 /**
- * kvm_memslot_space_init - set up an address space without slots
+ * kvm_memslot_space_init - initialize an address space without slots
  * @space: the address space
- * @generation: its first generation, different for each address space of a VM
+ * @generation: initial generation, different for each address space of a VM
  *
- * Context: before anybody else knows @space.
+ * Context: @space is not visible to others yet.
  */
 void kvm_memslot_space_init(struct kvm_memslot_space *space, u64 generation)
 {
@@ -43,7 +43,7 @@ void kvm_memslot_space_init(struct kvm_memslot_space *space, u64 generation)
  * @gfn: guest frame number
  *
  * Context: kvm->srcu or kvm->slots_lock held.
- * Return: the slot that holds @gfn, or else the next higher one, or NULL.
+ * Return: the slot that contains @gfn, else the next higher slot, or NULL.
  */
 struct kvm_memory_slot *kvm_memslot_at_or_above(struct kvm_memslots *slots,
 						gfn_t gfn)
@@ -70,11 +70,11 @@ struct kvm_memory_slot *kvm_memslot_at_or_above(struct kvm_memslots *slots,
 EXPORT_SYMBOL_GPL(kvm_memslot_at_or_above);
 
 /**
- * kvm_memslots_end_gfn - the end of guest memory
- * @slots: the set to look at
+ * kvm_memslots_end_gfn - get the end of guest memory
+ * @slots: the set of slots
  *
  * Context: kvm->srcu or kvm->slots_lock held.
- * Return: the first gfn above all slots, 0 if there is none.
+ * Return: the first gfn above all slots, or 0 if there are no slots.
  */
 gfn_t kvm_memslots_end_gfn(struct kvm_memslots *slots)
 {
@@ -90,14 +90,14 @@ gfn_t kvm_memslots_end_gfn(struct kvm_memslots *slots)
 EXPORT_SYMBOL_GPL(kvm_memslots_end_gfn);
 
 /**
- * kvm_check_memslot_overlap - does a range of guest memory have a slot already?
+ * kvm_check_memslot_overlap - check whether a gfn range overlaps with a slot
  * @slots: the set to search
- * @except: a slot that does not count, or NULL
+ * @except: slot to ignore, or NULL
  * @base_gfn: first gfn of the range
  * @npages: pages in the range, not 0
  *
  * Context: kvm->srcu or kvm->slots_lock held.
- * Return: true if a slot other than @except has a gfn in the range.
+ * Return: true if a slot other than @except overlaps with the range.
  */
 bool kvm_check_memslot_overlap(struct kvm_memslots *slots,
 			       const struct kvm_memory_slot *except,
@@ -114,8 +114,9 @@ bool kvm_check_memslot_overlap(struct kvm_memslots *slots,
 }
 
 /*
- * Where @new belongs in the tree, and its neighbours there, which are not yet
- * known to leave room for it.  If it is between those given, no search is needed.
+ * Find the link in the tree where @new belongs, and its neighbours, which may
+ * still overlap with it.  If @new belongs between the neighbours that are passed
+ * in @place, no search is needed.
  */
 static struct rb_node **
 kvm_memslots_find_place(struct kvm_memslots *slots,
@@ -129,7 +130,7 @@ kvm_memslots_find_place(struct kvm_memslots *slots,
 
 	if (below && below->base_gfn < new->base_gfn &&
 	    (!above || new->base_gfn < above->base_gfn)) {
-		/* Of two neighbours, one has no child on the other's side. */
+		/* One of two neighbours has no child on the side of the other. */
 		*parent = &below->gfn_node[idx];
 		link = &(*parent)->rb_right;
 		if (*link) {
@@ -186,7 +187,7 @@ static void kvm_memslots_replace_gfn(struct kvm_memslots *slots,
 {
 	unsigned int idx = slots->node_idx;
 
-	/* What starts at the same gfn has the same place in the tree. */
+	/* A slot with the same base_gfn has the same place in the tree. */
 	if (old && new && old->base_gfn == new->base_gfn) {
 		rb_replace_node(&old->gfn_node[idx], &new->gfn_node[idx],
 				&slots->gfn_tree);
@@ -214,8 +215,8 @@ static void kvm_memslots_replace_hva(struct kvm_memslots *slots,
 	}
 
 	/*
-	 * The same interval has the same place in the tree, and the same
-	 * largest address below it.
+	 * The same interval has the same place in the tree, and its subtree has
+	 * the same largest address.
 	 */
 	if (old && new && old->hva_node[idx].start == node->start &&
 	    old->hva_node[idx].last == node->last) {
@@ -249,14 +250,14 @@ void kvm_memslots_replace(struct kvm_memslots *slots,
 }
 
 /**
- * kvm_memslots_insert - add a slot to the inactive set, if there is room for it
+ * kvm_memslots_insert - insert a slot into the inactive set unless it overlaps
  * @slots: the inactive set
  * @new: the slot
- * @place: the two slots between which to look first, neighbours in the set, or
- *	   NULLs; on success, those between which the next one may belong
+ * @place: hint, two neighbours in the set that @new may belong between, or NULLs;
+ *	   updated on success, for the next slot
  *
  * Context: kvm->slots_lock held, and nobody reads @slots any more.
- * Return: false if @new overlaps with another slot: then it is not inserted.
+ * Return: true, or false if @new overlaps with another slot and is not inserted.
  */
 bool kvm_memslots_insert(struct kvm_memslots *slots,
 			 struct kvm_memory_slot *new,
@@ -275,7 +276,7 @@ bool kvm_memslots_insert(struct kvm_memslots *slots,
 	return true;
 }
 
-/* What is @bytes further on, but for NULL. */
+/* Add @bytes to @node unless it is NULL. */
 static struct rb_node *kvm_rb_moved(struct rb_node *node, long bytes)
 {
 	return node ? (void *)node + bytes : NULL;
@@ -292,12 +293,12 @@ static void kvm_rb_copy(struct rb_node *node, long bytes)
 }
 
 /**
- * kvm_memslots_copy - make the inactive set the same as the active one
- * @slots: the inactive set, whatever is in it
+ * kvm_memslots_copy - make the inactive set a copy of the active one
+ * @slots: the inactive set; its contents are discarded
  * @from: the active set
  *
- * Each of a slot's nodes of one set is where its node of the other set is, but
- * for a fixed distance.  So the trees are copied in one walk, without a search.
+ * The distance between the nodes of a slot in the two sets is fixed.  So the trees
+ * can be copied in one walk, without searching.
  *
  * Context: kvm->slots_lock held, and nobody reads @slots any more.
  */
@@ -330,7 +331,7 @@ void kvm_memslots_copy(struct kvm_memslots *slots, struct kvm_memslots *from)
 /**
  * id_to_memslot - find a slot by its id
  * @slots: either set of the address space
- * @id: what user space calls the slot
+ * @id: id of the slot
  *
  * Context: kvm->slots_lock held.
  * Return: the slot, or NULL.
@@ -353,16 +354,16 @@ struct kvm_memory_slot *id_to_memslot(struct kvm_memslots *slots, int id)
 EXPORT_SYMBOL_GPL(id_to_memslot);
 
 /**
- * kvm_memslot_ids_bits - how large a hash by id ought to be
- * @ids: the hash as it is
- * @nr: number of slots that it is to have
+ * kvm_memslot_ids_bits - compute the size of a hash by id
+ * @ids: the current hash
+ * @nr: number of slots to provide for
  *
- * Grows when there would be more slots than chains.  Shrinks only when seven
- * of eight chains would be empty, so that a slot that comes and goes does not
- * make the hash follow.
+ * Grow if there are more slots than buckets.  Shrink only if seven of eight
+ * buckets are empty, so that creating and deleting a slot repeatedly does not
+ * resize the hash each time.
  *
  * Context: kvm->slots_lock held.
- * Return: log2 of the number of chains.
+ * Return: log2 of the number of buckets.
  */
 unsigned int kvm_memslot_ids_bits(const struct kvm_memslot_ids *ids,
 				  unsigned int nr)
@@ -378,13 +379,13 @@ unsigned int kvm_memslot_ids_bits(const struct kvm_memslot_ids *ids,
 }
 
 /**
- * kvm_memslot_ids_rehash - move a hash by id to other chains
+ * kvm_memslot_ids_rehash - move a hash by id to new buckets
  * @ids: the hash
- * @buckets: 1 << @bits empty chains
- * @bits: log2 of the number of chains
+ * @buckets: 1 << @bits empty buckets
+ * @bits: log2 of the number of buckets
  *
  * Context: kvm->slots_lock held.
- * Return: the former chains, to be freed by the caller, or NULL.
+ * Return: the former buckets, to be freed by the caller, or NULL.
  */
 struct hlist_head *kvm_memslot_ids_rehash(struct kvm_memslot_ids *ids,
 					  struct hlist_head *buckets,
@@ -407,7 +408,7 @@ struct hlist_head *kvm_memslot_ids_rehash(struct kvm_memslot_ids *ids,
 
 /**
  * kvm_memslot_ids_replace - change the hash by id
- * @ids: the hash; it must have chains
+ * @ids: the hash; buckets must be allocated
  * @old: slot to remove, or NULL
  * @new: slot to insert, or NULL
  *

@@ -3,8 +3,8 @@
 #define __KVM_MEMSLOTS_INTERNAL_H
 
 /*
- * What the files of memslots share among themselves and with kvm_main.c.
- * Everything else is in <linux/kvm_memslots.h>, part of <linux/kvm_host.h>.
+ * Internal interface of the memslot code, for its own files and kvm_main.c.  See
+ * <linux/kvm_memslots.h>, included by <linux/kvm_host.h>, for the public one.
  */
 #include <linux/kvm_host.h>
 
@@ -14,7 +14,7 @@ void kvm_memslots_replace(struct kvm_memslots *slots,
 			  struct kvm_memory_slot *old,
 			  struct kvm_memory_slot *new);
 
-/* Two neighbours in a set by gfn; NULL for none. */
+/* Two slots that are neighbours by gfn in a set, NULL for none. */
 struct kvm_memslots_place {
 	struct kvm_memory_slot *below;
 	struct kvm_memory_slot *above;
@@ -36,7 +36,7 @@ void kvm_memslot_ids_replace(struct kvm_memslot_ids *ids,
 			     struct kvm_memory_slot *old,
 			     struct kvm_memory_slot *new);
 
-/* kvm_main.c: what user space asks for */
+/* kvm_main.c: requests of user space */
 int kvm_check_memory_region(const struct kvm_userspace_memory_region *mem);
 
 /* memslots_update.c: a change of one slot */
@@ -55,7 +55,7 @@ void kvm_memslots_free(struct kvm *kvm);
 
 /* memory_regions_diff.c: the difference between two maps */
 
-/* Thousands of slots take a while: let others run, now and then. */
+/* Call cond_resched() from time to time in loops over thousands of slots. */
 #define kvm_memslots_cond_resched(i)					\
 	do {								\
 		if (!((i) % 256))					\
@@ -63,10 +63,10 @@ void kvm_memslots_free(struct kvm *kvm);
 	} while (0)
 
 /**
- * struct kvm_memslot_change - a slot that there is to be
- * @old: slot in whose place it comes, and that hands on what belongs to it: both
- *	 have the same pages at the same addresses; or NULL
- * @new: the slot
+ * struct kvm_memslot_change - a slot to create or to replace
+ * @old: slot to replace, with the same pages at the same addresses, whose dirty
+ *	 bitmap and arch data @new takes over; or NULL
+ * @new: the new slot
  */
 struct kvm_memslot_change {
 	struct kvm_memory_slot *old;
@@ -75,13 +75,13 @@ struct kvm_memslot_change {
 
 /**
  * struct kvm_memslots_diff - the difference between two maps
- * @deleted: slots that go
- * @nr_deleted: number of those
- * @pages_deleted: their pages
- * @changed: slots that come, in place of a slot or not
- * @nr_changed: number of those
- * @nr_created: number of those that take no slot's place
- * @pages_created: the pages of those that take no slot's place
+ * @deleted: slots to delete
+ * @nr_deleted: number of slots to delete
+ * @pages_deleted: number of pages in the slots to delete
+ * @changed: slots to create or to replace
+ * @nr_changed: number of slots to create or to replace
+ * @nr_created: number of slots to create, i.e. without an old slot
+ * @pages_created: number of pages in the slots to create
  */
 struct kvm_memslots_diff {
 	struct kvm_memory_slot **deleted;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * /sys/kernel/debug/kvm/<pid>-<fd>/memslots: the active slots of a VM, address
- * space by address space, in the order of their gfns.
+ * /sys/kernel/debug/kvm/<pid>-<fd>/memslots lists the active slots of a VM, by
+ * address space and in ascending order of gfns.
  */
 #include <linux/debugfs.h>
 #include <linux/kvm_host.h>
@@ -10,9 +10,10 @@
 #include "memslots.h"
 
 /*
- * A position in the file is 0 for the header, or else one more than address
- * space and gfn from which on to look for a slot.  So reading goes on where it
- * was, even if the map has changed since, without holding anything in between.
+ * The position in the file is 0 for the header.  Otherwise it encodes, plus one,
+ * the address space and the gfn where to continue the search for slots.  So
+ * reading continues in the right place, even if the map has changed since, and
+ * does not hold a lock in between.
  */
 #define KVM_MEMSLOTS_POS_GFN_BITS	53
 
@@ -110,11 +111,11 @@ static const struct file_operations kvm_memslots_fops = {
 };
 
 /**
- * kvm_memslots_create_debugfs - create the file memslots
- * @kvm: the VM, with its debugfs directory
+ * kvm_memslots_create_debugfs - create the debugfs file "memslots"
+ * @kvm: the VM, whose debugfs directory exists
  *
  * The file needs no reference to the VM.  kvm_destroy_vm() first removes the
- * directory, which waits for whoever is reading, and lets nobody read any more.
+ * directory, which waits for current readers and keeps out new ones.
  *
  * Context: may sleep.
  */

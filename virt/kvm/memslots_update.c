@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A change of one memslot, from a checked request to the map that vCPUs see.
+ * Change one memslot, given a valid request.
  *
  *   CREATE, FLAGS_ONLY   DELETE, MOVE
  *
- *                        a copy marked INVALID replaces the slot in the
- *                        inactive set; switch; the architecture drops all
- *                        mappings of the slot, and no new ones can appear
- *   prepare              prepare, or switch back
- *   the inactive set gets the new slot, in place of the old one if there is one
- *   switch
- *   the other set follows
+ *                        replace the slot in the inactive set by a copy marked
+ *                        INVALID; swap the sets; let the architecture drop all
+ *                        mappings of the slot; no new ones can appear
+ *   prepare              prepare; on failure, swap the sets again
+ *   insert the new slot into the inactive set, in place of the old one if any
+ *   swap the sets
+ *   update the other set
  *   commit
  *
- * To switch is to make the inactive set the active one, and to wait until
- * nobody reads the other.  Whatever can fail comes before the last switch.
+ * Swapping makes the inactive set the active one, and waits until nobody reads
+ * the other.  Everything that can fail comes before the last swap.
  */
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
@@ -24,7 +24,7 @@
 #include "memslots.h"
 
 /**
- * kvm_get_inactive_memslots - the set that readers do not see
+ * kvm_get_inactive_memslots - get the set that readers do not see
  * @kvm: the VM
  * @as_id: the address space
  *
@@ -52,8 +52,8 @@ static void kvm_replace_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
  * @kvm: the VM
  * @as_id: the address space
  *
- * On return, nobody reads the other set, and nobody has a pointer to a slot
- * that only the other set holds.
+ * On return, nobody reads the other set any more, and nobody has a pointer to a
+ * slot that is only in the other set.
  *
  * Context: kvm->slots_lock held; waits for readers of kvm->srcu.
  */
@@ -63,16 +63,16 @@ void kvm_swap_active_memslots(struct kvm *kvm, int as_id)
 	u64 gen = __kvm_memslots(kvm, as_id)->generation;
 
 	/*
-	 * Until all readers are on the new set, what they find in it must not
-	 * be cached beyond that: the flag says so, and makes the generation
-	 * one that no later look-up matches.
+	 * Until all readers use the new set, they must not cache what they find
+	 * in it for longer.  The flag says so, and no later generation matches
+	 * one that has it.
 	 */
 	WARN_ON_ONCE(gen & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS);
 	next->generation = gen | KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS;
 
 	/*
-	 * The slot may be gone.  A plain write does: the readers who set it are
-	 * gone as well, and no new ones come before the set is published.
+	 * The slot may have been freed.  A plain write is sufficient: the set
+	 * has no readers until it is published.
 	 */
 	next->last_used_slot = NULL;
 
@@ -80,8 +80,8 @@ void kvm_swap_active_memslots(struct kvm *kvm, int as_id)
 	synchronize_srcu_expedited(&kvm->srcu);
 
 	/*
-	 * The address spaces take turns with their generations, so that one
-	 * number tells both map and address space.
+	 * Generations of different address spaces never match, so that a
+	 * generation identifies the address space, too.
 	 */
 	gen += KVM_ADDRESS_SPACE_NUM;
 	kvm_arch_memslots_updated(kvm, gen);
@@ -90,12 +90,12 @@ void kvm_swap_active_memslots(struct kvm *kvm, int as_id)
 }
 
 /**
- * kvm_memslot_ids_fit - give a hash by id the size that it ought to have
+ * kvm_memslot_ids_fit - resize a hash by id
  * @ids: the hash
- * @nr: number of slots that it is to have
+ * @nr: number of slots to provide for
  *
- * It may stay too small, or too large, if there is no memory, but not without
- * any chains.
+ * If there is no memory, the hash keeps its size.  It fails only if there are no
+ * buckets at all.
  *
  * Context: kvm->slots_lock held; may sleep.
  * Return: 0, or -ENOMEM.
@@ -118,13 +118,12 @@ int kvm_memslot_ids_fit(struct kvm_memslot_ids *ids, unsigned int nr)
 }
 
 /**
- * kvm_memslot_calloc - allocate what goes with a memslot
- * @n: number of elements, most often one for each page of the slot
- * @size: of an element, in bytes
+ * kvm_memslot_calloc - allocate metadata of a memslot
+ * @n: number of elements, typically one per page of the slot
+ * @size: size of an element in bytes
  *
- * vmalloc() takes whole pages, and some more for its bookkeeping, for what is
- * a few bytes in a small slot; kmalloc() must not be asked for what a large
- * one needs.
+ * For the few bytes of a small slot, vmalloc() would use whole pages, plus its own
+ * metadata; kmalloc() is not suitable for the size that a large slot needs.
  *
  * Context: may sleep.
  * Return: zeroed memory to be freed with kvfree(), charged to the memory
@@ -138,11 +137,11 @@ void *kvm_memslot_calloc(size_t n, size_t size)
 }
 
 /**
- * kvm_memslot_init_bitmap - give a new slot the dirty bitmap that it needs
+ * kvm_memslot_init_bitmap - set up the dirty bitmap of a new slot
  * @kvm: the VM
- * @old: the slot that it replaces, of the same pages, or NULL
- * @new: the slot: gets @old's bitmap, or one of its own, or none, as its flags
- *	 say
+ * @old: slot that @new replaces, with the same pages, or NULL
+ * @new: the new slot; depending on its flags, it gets the bitmap of @old, a new
+ *	 one, or none
  *
  * Context: kvm->slots_lock held; may sleep.
  * Return: 0, or -ENOMEM.
@@ -159,7 +158,7 @@ int kvm_memslot_init_bitmap(struct kvm *kvm, const struct kvm_memory_slot *old,
 		return 0;
 	}
 
-	/* KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG need a buffer as large. */
+	/* KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG use the second half. */
 	new->dirty_bitmap = kvm_memslot_calloc(2, kvm_dirty_bitmap_bytes(new));
 	if (!new->dirty_bitmap)
 		return -ENOMEM;
@@ -172,7 +171,7 @@ int kvm_memslot_init_bitmap(struct kvm *kvm, const struct kvm_memory_slot *old,
 /**
  * kvm_memslot_free_bitmap - free the dirty bitmap of a slot
  * @slot: the slot, or NULL
- * @other: a slot that may have the same bitmap: then it keeps it; or NULL
+ * @other: slot that may share the bitmap, in which case it is kept; or NULL
  */
 void kvm_memslot_free_bitmap(struct kvm_memory_slot *slot,
 			     const struct kvm_memory_slot *other)
@@ -184,7 +183,7 @@ void kvm_memslot_free_bitmap(struct kvm_memory_slot *slot,
 /*
  * Replace @old by @invalid in the active set, and drop all mappings of @old.
  * The inactive set keeps @old.  @invalid shares bitmap and arch data with @old,
- * for MMU notifiers and reverse mappings still need to find them.
+ * because MMU notifiers and reverse mappings still have to find them.
  */
 static void kvm_invalidate_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
 				   struct kvm_memory_slot *invalid)
@@ -202,15 +201,15 @@ static void kvm_invalidate_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
 	kvm_swap_active_memslots(kvm, old->as_id);
 
 	/*
-	 * From here on, nobody maps a page of the slot, or takes one of its
-	 * gfns for the root of a page table: gfn_to_hva() and
-	 * kvm_is_visible_gfn() fail for an INVALID slot.
+	 * From here on, nobody maps a page of the slot, or uses one of its gfns
+	 * as the root of a page table: gfn_to_hva() and kvm_is_visible_gfn()
+	 * fail for an INVALID slot.
 	 */
 	kvm_arch_flush_shadow_memslot(kvm, old);
 	kvm_arch_guest_memory_reclaimed(kvm);
 }
 
-/* Undo kvm_invalidate_memslot(), but for the mappings: they come by faults. */
+/* Undo kvm_invalidate_memslot(), except for mappings, which faults restore. */
 static void kvm_memslot_revalidate(struct kvm *kvm, struct kvm_memory_slot *old,
 				   struct kvm_memory_slot *invalid)
 {
@@ -219,7 +218,7 @@ static void kvm_memslot_revalidate(struct kvm *kvm, struct kvm_memory_slot *old,
 }
 
 /**
- * kvm_free_memslot - free a slot and all that belongs to it
+ * kvm_free_memslot - free a slot, its dirty bitmap and its arch data
  * @kvm: the VM
  * @slot: a slot that is in no set
  */
@@ -231,19 +230,18 @@ void kvm_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
 }
 
 /**
- * kvm_set_memslot - create, delete, move or reflag a memslot
+ * kvm_set_memslot - create, delete or move a memslot, or change its flags
  * @kvm: the VM
- * @old: the slot as it is, NULL for KVM_MR_CREATE
- * @new: the slot as it is to be, NULL for KVM_MR_DELETE; checked, allocated
- *	 with kmalloc(), its arch data a copy of @old's or zero
- * @change: which of the four
+ * @old: the current slot, NULL for KVM_MR_CREATE
+ * @new: the new slot, NULL for KVM_MR_DELETE; valid, allocated with kmalloc(),
+ *	 its arch data a copy of that of @old or zero
+ * @change: the kind of change
  *
- * On success, @new belongs to the VM and @old is freed.  On error, nothing has
- * changed, apart from mappings that come back by faults, and @new is still the
- * caller's.
+ * On success, the VM owns @new, and @old is freed.  On error, nothing has changed,
+ * except for mappings, which faults restore, and the caller still owns @new.
  *
- * Context: kvm->slots_lock held; sleeps, and waits for readers of kvm->srcu.
- * Return: 0, -ENOMEM, or what kvm_arch_prepare_memory_region() says.
+ * Context: kvm->slots_lock held.  Sleeps; waits for readers of kvm->srcu.
+ * Return: 0, -ENOMEM, or an error of kvm_arch_prepare_memory_region().
  */
 int kvm_set_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
 		    struct kvm_memory_slot *new, enum kvm_mr_change change)
@@ -280,7 +278,7 @@ int kvm_set_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
 	if (r)
 		goto out_revalidate;
 
-	/* Both sets hold @old, or the active one @invalid in its place. */
+	/* Both sets hold @old, or the active one holds @invalid instead. */
 	kvm_replace_memslot(kvm, old, new);
 	kvm_swap_active_memslots(kvm, as_id);
 	kvm_replace_memslot(kvm, invalid ?: old, new);
@@ -300,7 +298,7 @@ int kvm_set_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
 		kvm_free_memslot(kvm, old);
 		kvm_memslot_ids_fit(ids, ids->nr);
 	} else {
-		/* The architecture has passed on, or freed, old->arch. */
+		/* The architecture has handed over or freed old->arch. */
 		kvm_memslot_free_bitmap(old, new);
 		kfree(old);
 	}
@@ -319,10 +317,10 @@ out_trace:
 }
 
 /**
- * kvm_memslots_init - set up the address spaces of a new VM
+ * kvm_memslots_init - initialize the address spaces of a new VM
  * @kvm: the VM
  *
- * Context: before anybody else knows @kvm.
+ * Context: @kvm is not visible to others yet.
  */
 void kvm_memslots_init(struct kvm *kvm)
 {
@@ -339,7 +337,7 @@ void kvm_memslots_init(struct kvm *kvm)
  * kvm_memslots_free - free all memslots of a VM
  * @kvm: the VM
  *
- * Context: nobody else knows @kvm any more.
+ * Context: @kvm is not visible to others any more.
  */
 void kvm_memslots_free(struct kvm *kvm)
 {

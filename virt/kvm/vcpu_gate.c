@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The gate between vCPUs and guest memory.
+ * Gate that holds vCPUs away from guest memory.
  *
- * A thread in KVM_RUN is inside the gate whenever it runs the guest, or reads,
- * writes or maps guest memory for it.  It is outside while the vCPU is halted
- * and while it waits for kvm->lock or kvm->slots_lock, that is, for somebody
- * who may be waiting for the gate.  Where an architecture enters and leaves is
- * in its kvm_arch_vcpu_ioctl_run().
+ * A vCPU thread in KVM_RUN is inside the gate whenever it runs the guest, or
+ * reads, writes or maps guest memory.  It is outside while the vCPU is halted and
+ * while it waits for kvm->lock or kvm->slots_lock, whose owner may be waiting for
+ * the gate.  Architectures enter and leave the gate in
+ * kvm_arch_vcpu_ioctl_run().
  *
- * Whoever holds kvm->slots_lock can hold the vCPUs: then those inside leave and
- * none enters.  A request would not do, for it only sees to it that vCPUs leave
- * guest mode: in the handler of an exit, one may still be about to map a page
- * that it has looked up before.
+ * The owner of kvm->slots_lock can hold the vCPUs: those inside leave the gate,
+ * and none enters.  A request alone is not sufficient, because it only makes vCPUs
+ * leave guest mode: an exit handler may still be about to map a page that it has
+ * looked up before.
  *
- * Those who read or write guest memory outside of KVM_RUN do so in a section of
- * kvm->srcu, and are not held.
+ * Accesses to guest memory outside of KVM_RUN are made under kvm->srcu, and are
+ * not held.
  *
- * Neither side has a lock.  A vCPU writes in_gate and then reads the state of
- * the gate, the holder writes the state and then reads in_gate, and one of them
- * has to see what the other one wrote.  The same goes for a vCPU that leaves and
- * has to wake up the holder.  Full barriers on both sides would do, but KVM_RUN
- * is not to pay for what happens once in a while.  So a vCPU writes and reads in
- * a section of RCU, and the holder lets a grace period pass first:
+ * The gate is lockless.  A vCPU writes in_gate and then reads the state of the
+ * gate; the holder writes the state and then reads in_gate; one of them must see
+ * the write of the other.  The same applies to a vCPU that leaves and has to wake
+ * up the holder.  Full barriers on both sides would be sufficient, but would slow
+ * down each KVM_RUN for the sake of a rare event.  Instead, a vCPU writes and
+ * reads in an RCU read-side critical section, and the holder waits for a grace
+ * period first:
  *
  *	vCPU				holder
  *	----				------
@@ -34,37 +35,37 @@
  *		r1 = state
  *	}
  *
- * A section that ends after the grace period has begun after WATCHED was written,
- * so that the vCPU sees that, and goes on with a barrier of its own.  What an
- * earlier section wrote can be seen once the grace period is over.  vCPUs are not
- * held during the grace period.
+ * A critical section that ends after the grace period has started after WATCHED
+ * was written: the vCPU sees that state, and uses a barrier of its own.  Writes of
+ * earlier critical sections are visible once the grace period is over.  vCPUs are
+ * not held during the grace period.
  *
- * One exception: a vCPU that has to finish what user space has done for it (a
- * read from a port, say) may enter as long as others are still inside, for it
- * would wait for as long as one of them takes, and user space counts on KVM_RUN
- * to come back when it wants that.  It leaves before it runs the guest.  That is
- * why the holder looks once more after it has closed the gate for these, too.
+ * There is one exception.  A vCPU that has to complete an exit to user space (e.g.
+ * a port read) may enter while others are still inside.  Otherwise it would have
+ * to wait for the slowest of them, while user space expects KVM_RUN to return
+ * when asked to.  It leaves the gate before it runs the guest.  Therefore, the
+ * holder checks once more after it has closed the gate for these vCPUs, too.
  */
 #include <linux/kvm_host.h>
 
-/* May a vCPU be inside? */
+/* Check whether a vCPU may be inside. */
 static bool kvm_vcpu_gate_admits(int state, bool finish)
 {
 	return state <= (finish ? KVM_GATE_CLOSING : KVM_GATE_WATCHED);
 }
 
-/* Is it worth a try? */
+/* Check whether to try to enter again. */
 static bool kvm_vcpu_gate_opens(struct kvm_vcpu_gate *gate, bool finish)
 {
 	return kvm_vcpu_gate_admits(READ_ONCE(gate->state), finish);
 }
 
 /**
- * kvm_vcpu_gate_wait - enter the gate after kvm_vcpu_gate_try_enter() did not
+ * kvm_vcpu_gate_wait - enter the gate after kvm_vcpu_gate_try_enter() failed
  * @vcpu: the vCPU that the calling thread runs
  * @finish: see kvm_vcpu_gate_enter()
  *
- * Context and return value are those of kvm_vcpu_gate_enter().
+ * See kvm_vcpu_gate_enter() for context and return value.
  */
 int kvm_vcpu_gate_wait(struct kvm_vcpu *vcpu, bool finish)
 {
@@ -72,7 +73,7 @@ int kvm_vcpu_gate_wait(struct kvm_vcpu *vcpu, bool finish)
 	int state, r;
 
 	for (;;) {
-		/* Pairs with the one in kvm_vcpus_hold(). */
+		/* Pairs with smp_mb() in kvm_vcpus_hold(). */
 		smp_mb();
 		/* Pairs with smp_store_release() in kvm_vcpu_gate_set_state(). */
 		state = smp_load_acquire(&gate->state);
@@ -93,7 +94,7 @@ int kvm_vcpu_gate_wait(struct kvm_vcpu *vcpu, bool finish)
 		WRITE_ONCE(vcpu->in_gate, true);
 	}
 
-	/* The one that the holder made may have been taken before. */
+	/* The request of the holder may have been consumed already. */
 	if (state == KVM_GATE_CLOSING)
 		kvm_make_request(KVM_REQ_LEAVE_GATE, vcpu);
 	rwsem_acquire_read(&gate->dep_map, 0, 0, _THIS_IP_);
@@ -102,10 +103,10 @@ int kvm_vcpu_gate_wait(struct kvm_vcpu *vcpu, bool finish)
 EXPORT_SYMBOL_GPL(kvm_vcpu_gate_wait);
 
 /**
- * kvm_vcpu_gate_reenter - enter the gate where giving up is no option
+ * kvm_vcpu_gate_reenter - enter the gate where failure is not an option
  * @vcpu: the vCPU that the calling thread runs, not inside the gate
  *
- * For those who left to take a lock, in the middle of something.
+ * For callers that left the gate in the middle of an operation to take a lock.
  *
  * Context: in KVM_RUN.  Takes kvm->slots_lock.  Must not hold kvm->srcu.
  */
@@ -113,7 +114,7 @@ void kvm_vcpu_gate_reenter(struct kvm_vcpu *vcpu)
 {
 	struct kvm *kvm = vcpu->kvm;
 
-	/* The vCPUs are held with this lock taken. */
+	/* vCPUs are held by the owner of this lock. */
 	mutex_lock(&kvm->slots_lock);
 	WRITE_ONCE(vcpu->in_gate, true);
 	rwsem_acquire_read(&kvm->gate.dep_map, 0, 1, _THIS_IP_);
@@ -123,7 +124,7 @@ EXPORT_SYMBOL_GPL(kvm_vcpu_gate_reenter);
 
 static bool kvm_vcpu_gate_is_out(struct kvm_vcpu *vcpu)
 {
-	/* Pairs with smp_store_release() of a vCPU that leaves. */
+	/* Pairs with smp_store_release() in kvm_vcpu_gate_leave(). */
 	return !smp_load_acquire(&vcpu->in_gate);
 }
 
@@ -139,7 +140,7 @@ static bool kvm_vcpu_gate_all_out(struct kvm *kvm)
 	return true;
 }
 
-/* Whoever finds the gate in this state sees what was done until then. */
+/* A vCPU that reads this state sees everything that was done before. */
 static void kvm_vcpu_gate_set_state(struct kvm_vcpu_gate *gate, int state)
 {
 	/* Pairs with smp_load_acquire() where vCPUs enter. */
@@ -147,17 +148,17 @@ static void kvm_vcpu_gate_set_state(struct kvm_vcpu_gate *gate, int state)
 }
 
 /**
- * kvm_vcpus_hold - keep all vCPUs away from the guest and its memory
+ * kvm_vcpus_hold - hold all vCPUs away from the guest and its memory
  * @kvm: the VM
  *
- * Waits for the vCPUs inside the gate, and holds the others meanwhile.  One that
- * is in a page fault leaves when the fault is done, however long user space takes
+ * Wait for the vCPUs inside the gate, and hold the others meanwhile.  A vCPU in a
+ * page fault leaves the gate when the fault is done, however long user space takes
  * for that (userfaultfd).  vCPUs that are created or run later are held, too.
- * Before that, waits for an expedited grace period of RCU.
+ * Before that, wait for an expedited RCU grace period.
  *
  * Context: kvm->slots_lock held, vCPUs not held.  Sleeps.  Must not hold
  * kvm->srcu or kvm->lock.
- * Return: 0, or -EINTR if the caller is being killed: then no vCPU is held.
+ * Return: 0, or -EINTR if the caller is being killed, with no vCPU held.
  */
 int kvm_vcpus_hold(struct kvm *kvm)
 {
@@ -171,7 +172,7 @@ int kvm_vcpus_hold(struct kvm *kvm)
 
 	do {
 		kvm_vcpu_gate_set_state(gate, KVM_GATE_CLOSING);
-		/* Those that wanted to finish when it was closed, see below. */
+		/* vCPUs with an exit to complete may have found it closed. */
 		wake_up_all(&gate->waiters);
 		kvm_make_all_cpus_request(kvm, KVM_REQ_LEAVE_GATE);
 
@@ -182,7 +183,7 @@ int kvm_vcpus_hold(struct kvm *kvm)
 		}
 
 		kvm_vcpu_gate_set_state(gate, KVM_GATE_CLOSED);
-		/* Pairs with the one in kvm_vcpu_gate_wait(). */
+		/* Pairs with smp_mb() in kvm_vcpu_gate_wait(). */
 		smp_mb();
 	} while (!kvm_vcpu_gate_all_out(kvm));
 
@@ -190,7 +191,7 @@ int kvm_vcpus_hold(struct kvm *kvm)
 }
 
 /**
- * kvm_vcpus_release - let vCPUs run that kvm_vcpus_hold() held
+ * kvm_vcpus_release - release the vCPUs held by kvm_vcpus_hold()
  * @kvm: the VM
  *
  * Context: kvm->slots_lock held, by the same caller.  Does not sleep.
@@ -203,10 +204,10 @@ void kvm_vcpus_release(struct kvm *kvm)
 }
 
 /**
- * kvm_vcpu_gate_init - set up the gate of a new VM
+ * kvm_vcpu_gate_init - initialize the gate of a new VM
  * @kvm: the VM
  *
- * Context: before anybody else knows @kvm.
+ * Context: @kvm is not visible to others yet.
  */
 void kvm_vcpu_gate_init(struct kvm *kvm)
 {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KVM_SET_USER_MEMORY_REGIONS, when it takes a slot away, holds the vCPUs.  One
- * of them is made to stay in a page fault (userfaultfd), which the call waits
- * for.  Meanwhile others have to be held, to leave on a signal, and not to start
- * if they are new; who is halted does not matter; and a caller that is killed
- * leaves everything as it was.  A VMM that stops all other vCPUs before it
- * serves the fault does not wait for that, and what it has handed over to a vCPU
- * that was held is not lost.
+ * Test how KVM_SET_USER_MEMORY_REGIONS holds vCPUs when it deletes a slot.
+ *
+ * One vCPU is kept in a page fault (userfaultfd), which the ioctl waits for.
+ * Meanwhile, other vCPUs must be held, exit on a signal, and not start if they
+ * are new; halted vCPUs must not be waited for; and a caller that is killed must
+ * leave everything unchanged.  A VMM that stops all other vCPUs before it serves
+ * the fault must not wait for the ioctl, and the registers that it has passed to
+ * a vCPU that was held must not be lost.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -48,8 +49,8 @@
 enum { FAULTER, RUNNER, NEW, LATE, HALTED, NR_VCPUS };
 
 struct control {
-	uint64_t fault_page;		/* that FAULTER is to read, or 0 */
-	uint64_t io_value;		/* what RUNNER has read last */
+	uint64_t fault_page;		/* for FAULTER to read, or 0 */
+	uint64_t io_value;		/* last value read by RUNNER */
 	uint64_t count[NR_VCPUS];
 };
 
@@ -135,7 +136,7 @@ static void start(uint32_t v)
 	pthread_create(&threads[v], NULL, vcpu_thread, (void *)(uintptr_t)v);
 }
 
-/* Without REMOVED, or with it. */
+/* Set the map with or without REMOVED. */
 static int set_all(bool with)
 {
 	struct kvm_userspace_memory_region regions[4] = {
@@ -180,14 +181,14 @@ static pthread_t start_remove(void)
 	return thread;
 }
 
-/* A process of its own that shares the memory, so that it can be killed. */
+/* Fork a process that shares the memory, so that it can be killed. */
 static int remove_process(void *arg)
 {
 	set_all(false);
 	return 0;
 }
 
-/* Does it happen within 10 seconds? */
+/* Wait for up to 10 seconds. */
 #define eventually(cond) ({						\
 	int tries_ = 10000;						\
 									\
@@ -196,7 +197,7 @@ static int remove_process(void *arg)
 	tries_ > 0;							\
 })
 
-/* Has the vCPU not run for a tenth of a second? */
+/* Check that the vCPU does not run for a tenth of a second. */
 static bool is_held(uint32_t v)
 {
 	uint64_t before = load(control->count[v]);
@@ -299,7 +300,7 @@ static void test_killed(void)
 	pid_t pid;
 
 	TEST_ASSERT(stack && !set_all(true), "the slot cannot be made");
-	/* the last access without it may be on its way still */
+	/* An access from before may still be in progress. */
 	TEST_ASSERT(runs(RUNNER) && runs(RUNNER), "the vCPU does not run");
 	before = load(mmio[RUNNER]);
 
@@ -324,7 +325,7 @@ static void test_killed(void)
 	free(stack);
 }
 
-/* Let a vCPU leave, and go on leaving. */
+/* Make a vCPU exit with immediate_exit, and keep it set. */
 static void stop_vcpu(uint32_t v)
 {
 	vcpu_state(vm, v)->immediate_exit = 1;
@@ -335,7 +336,7 @@ static bool is_stopped(uint32_t v)
 {
 	uint64_t before = load(eintr[v]);
 
-	/* the signal gets it out once */
+	/* The signal makes it exit once. */
 	return eventually(load(eintr[v]) > before + 10);
 }
 
@@ -343,7 +344,7 @@ static void test_stopped(void)
 {
 	pthread_t thread;
 
-	/* RUNNER has an access to finish, but for that it has to run */
+	/* RUNNER has an access to complete, for which it has to run. */
 	store(pause_io, true);
 	TEST_ASSERT(eventually(load(paused)), "the vCPU does not run");
 	TEST_ASSERT(!set_all(true), "the slot cannot be made");
@@ -390,7 +391,7 @@ static void stop_all(void)
 	for (v = 0; v < NR_VCPUS; v++) {
 		if (!threads[v])
 			continue;
-		/* the signal may come before KVM_RUN does */
+		/* The signal may arrive before KVM_RUN. */
 		stop_vcpu(v);
 		pthread_join(threads[v], NULL);
 		threads[v] = 0;
@@ -412,7 +413,7 @@ static void *signal_thread(void *arg)
 	return NULL;
 }
 
-/* Run a vCPU that is held, until a signal comes. */
+/* Run a vCPU that is held until it gets a signal. */
 static bool run_held(uint32_t v)
 {
 	pthread_t me = pthread_self(), thread;
@@ -426,7 +427,7 @@ static bool run_held(uint32_t v)
 	return r == EINTR && !load(control->count[v]);
 }
 
-/* In a VM without an APIC, KVM_RUN takes CR8, too. */
+/* In a VM without an APIC, KVM_RUN also takes CR8. */
 static void test_registers(void)
 {
 	struct kvm_run *run = vcpu_state(vm, NEW);
@@ -442,7 +443,7 @@ static void test_registers(void)
 	run->kvm_valid_regs = KVM_SYNC_X86_REGS;
 	run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
 	run->cr8 = 5;
-	/* what is held is not held from the first moment on */
+	/* It takes a moment until vCPUs are held. */
 	usleep(100000);
 	ksft_test_result(run_held(NEW) && load(remove_result) == -1,
 			 "a vCPU is held\n");

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What KVM_SET_USER_MEMORY_REGIONS costs, and what it takes with one ioctl a
+ * Measure the cost of KVM_SET_USER_MEMORY_REGIONS, compared to one ioctl per
  * slot: time in the ioctls alone, grace periods, how long vCPUs are held, and
  * how many pages a guest has to fault on again.
  *
- * Prints a figure a line, "name slots value unit", where -m says so without the
- * TAP around it.  What can be counted is tested.  Times are only tested with -t,
- * for machines where time is a count of instructions.
+ * Prints one figure per line, "name slots value unit", with -m without TAP.
+ * Counts are tested.  Times are tested with -t only, for machines where time is a
+ * count of instructions.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -32,7 +32,7 @@
 #define MAX_SLOTS	32764
 #define ROUNDS		10
 #define FIRST_ID	10
-/* Below what any guest of 36 bits can address: two pages a slot, one a gap. */
+/* Addressable with 36 bits: two pages per slot, one of them a gap. */
 #define WINDOW		0x100000000ULL
 #define STRIDE		4
 #define CONTROL		0x20000000UL
@@ -40,7 +40,7 @@
 #define PAGE		4096UL
 #define LARGE_PAGE	0x200000UL
 #define LOG		KVM_MEM_LOG_DIRTY_PAGES
-/* A slot that takes long to look through, and how much of it is mapped. */
+/* A slot that takes long to walk, and how much of it is mapped. */
 #define HUGE_PAGES	(24UL << 30 >> 12)
 #define HUGE_MAPPED	1000
 #define HUGE_GVA	0x200000000UL
@@ -50,13 +50,13 @@
 #define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
 
 static int counts[] = { 10, 509, 32764 };
-/* not in the program itself, which the guest gets as it is */
+/* Not in the program itself, which is copied to the guest. */
 static struct kvm_userspace_memory_region *regions;
-static int nr_fixed;			/* of those, the guest's own */
+static int nr_fixed;			/* of those, slots of the library */
 static int vm_fd, max_slots, mib = 1024, failed, ns_per_insn;
 static bool machine;
 static char *host;			/* behind all slots, never touched */
-static char stats[256];			/* the VM's directory in debugfs */
+static char stats[256];			/* debugfs directory of the VM */
 
 static double now_ns(void)
 {
@@ -87,7 +87,7 @@ static void result_skip(const char *what, int slots, const char *why)
 		ksft_test_result_skip("%s, %d slots: %s\n", what, slots, why);
 }
 
-/* A ratio of times is only held against its limit if times repeat. */
+/* Compare a ratio of times to its limit only if times are reproducible. */
 static void ratio(const char *name, int slots, double value, double limit)
 {
 	figure(name, slots, value, "ratio");
@@ -95,7 +95,7 @@ static void ratio(const char *name, int slots, double value, double limit)
 		result(value <= limit, name, slots, value, limit);
 }
 
-/* Returns the nanoseconds it took. */
+/* Returns the time in nanoseconds. */
 static double set_one(struct kvm_userspace_memory_region region)
 {
 	double start = now_ns();
@@ -140,8 +140,8 @@ static void fill(int nr)
 }
 
 /*
- * How often the tracepoint @system/@event was hit since the last time; -1:
- * unknown.
+ * Returns how often the tracepoint @system/@event was hit since the last call, or
+ * -1 if unknown.
  */
 static int trace_hits_of(const char *system, const char *event,
 			 const char *field, double *max)
@@ -163,7 +163,7 @@ static int trace_hits_of(const char *system, const char *event,
 	}
 	fclose(file);
 
-	/* from now on, and without what was before */
+	/* Discard earlier events. */
 	snprintf(path, sizeof(path), TRACING "/events/%s/%s/enable", system,
 		 event);
 	file = fopen(path, "w");
@@ -208,7 +208,7 @@ static void new_vm(void)
 	nr_fixed = 0;
 }
 
-/* How long vCPUs are held while the first @nr regions are set; 0: unknown. */
+/* Returns how long vCPUs are held while @nr regions are set, 0 if unknown. */
 static double hold_of(const char *name, int nr, int slots)
 {
 	double ns = 0;
@@ -247,7 +247,7 @@ static void set_up(int nr)
 	close(vm_fd);
 }
 
-/* What else there is to do does not prolong the hold. */
+/* Work that can be done later must not prolong the hold. */
 static void holds(void)
 {
 	struct kvm_enable_cap dirty_at_first = {
@@ -258,7 +258,7 @@ static void holds(void)
 	int i, nr = max_slots - FIRST_ID;
 	double alone, more;
 
-	/* each slot but one starts to be logged, or ends */
+	/* Logging is enabled or disabled for all slots but one. */
 	new_vm();
 	fill(nr);
 	set_all(nr);
@@ -283,7 +283,7 @@ static void holds(void)
 	hold_of("hold for all slots", nr, nr);
 	close(vm_fd);
 
-	/* a large slot gets a page less in front, and another one at the end */
+	/* A large slot loses a page at the front and gets one at the end. */
 	new_vm();
 	ioctl(vm_fd, KVM_ENABLE_CAP, &dirty_at_first);
 	for (i = 0; i < 2; i++) {
@@ -309,8 +309,8 @@ static void holds(void)
 }
 
 /*
- * One slot of @nr is changed, and changed back: in one call, and by the fewest
- * calls that take one slot.  Returns the former's time.
+ * Change one of @nr slots and change it back: with one call, and with as few
+ * single-slot calls as possible.  Returns the time of the former.
  */
 static double change_one(int nr, const char *what,
 			 const struct kvm_userspace_memory_region *to, int nr_to)
@@ -440,7 +440,7 @@ static void wait_rounds(struct control *c, int nr)
 		usleep(1000);
 }
 
-/* With shadow paging KVM drops all mappings: those of one slot are no use. */
+/* With shadow paging, KVM drops all mappings rather than those of a slot. */
 static bool shadow_paging(void)
 {
 	bool shadow = false;
@@ -460,7 +460,7 @@ static bool shadow_paging(void)
 	return shadow;
 }
 
-/* Somebody else wants to run, all the while: how long does it take? */
+/* Measure the scheduling latency of another thread. */
 static bool waiter_stop;
 static int waiter_rounds, nr_waits;
 static struct {
@@ -500,14 +500,14 @@ static void trace_set(const char *what, const char *value)
 	}
 }
 
-/* The first @nr regions are set: the longest wait until a slot has gone. */
+/* Set the first @nr regions; returns the longest latency while a slot goes. */
 static double longest_wait(int nr)
 {
 	pthread_t thread;
 	double until = 0, ns = 0;
 	int i;
 
-	/* a line has the clock of now_ns() behind the CPU */
+	/* The clock of now_ns() follows the CPU in each line. */
 	trace_set("trace_clock", "mono");
 	trace_set("trace_options", "noirq-info");
 	waiter_stop = false;
@@ -525,7 +525,7 @@ static double longest_wait(int nr)
 	store(waiter_stop, true);
 	pthread_join(thread, NULL);
 
-	/* what it takes to free the slot is another matter */
+	/* Freeing the slot is not included. */
 	trace_hits("kvm_memslot_update", "] ", &until);
 	for (i = 0; i < nr_waits; i++) {
 		if (waits[i].start < until * 1e9 && waits[i].ns > ns)
@@ -534,14 +534,14 @@ static double longest_wait(int nr)
 	return ns;
 }
 
-/* A large slot goes, of which hardly anything is mapped, or nothing. */
+/* Delete a large slot of which little or nothing is mapped. */
 static void large_slot_goes(struct kvm_vm *vm, struct control *c)
 {
 	double ns = 0;
 	uint64_t p;
 	int i;
 
-	/* a page table of the MMU for each page */
+	/* One MMU page table per page. */
 	madvise(host, HUGE_PAGES * PAGE, MADV_NOHUGEPAGE);
 	for (p = 0; p < HUGE_MAPPED; p++)
 		virt_map(vm, HUGE_GVA + p * LARGE_PAGE, WINDOW + p * LARGE_PAGE,
@@ -573,7 +573,7 @@ static void large_slot_goes(struct kvm_vm *vm, struct control *c)
 		       1e6);
 }
 
-/* What tells nothing about single slots is done once. */
+/* Tests that do not depend on single slots run once. */
 static void zap_all_once(void)
 {
 	FILE *file = fopen(ZAP_ALL, "r+");
@@ -631,7 +631,7 @@ static void with_guest(void)
 	pthread_create(&thread, NULL, vcpu_thread, vm);
 	wait_rounds(c, 2);
 
-	/* One slot comes and goes; the guest goes through all of its memory. */
+	/* Create and delete a slot while the guest walks all of its memory. */
 	fill(10);
 	set_all(10);
 	wait_rounds(c, 2);
@@ -656,7 +656,7 @@ static void with_guest(void)
 			result(!once, "faults elsewhere", 10, once, 0);
 	}
 
-	/* How long a vCPU is held, that goes on with few pages. */
+	/* How long a vCPU that uses few pages is held. */
 	store(c->pages, 1);
 	for (i = 0; i < 2; i++) {
 		nr = i ? max_slots - FIRST_ID : 10;

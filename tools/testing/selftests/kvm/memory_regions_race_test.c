@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Change the whole memory map by KVM_SET_USER_MEMORY_REGIONS while vCPUs use it.
+ * Change the whole memory map with KVM_SET_USER_MEMORY_REGIONS while vCPUs use
+ * it.
  *
- * vCPUs read, write and execute in a window of guest memory that is always
- * there, but in slots that are split, merged, grown, shrunk, renumbered, logged
- * or not, made read-only where nobody writes, and given other host memory.  It
+ * vCPUs read, write and execute in a window of guest memory that always exists,
+ * but in slots that are split, merged, grown, shrunk, renumbered, logged or not,
+ * made read-only where nobody writes, and given other host memory.  The test
  * fails if
  *
- *  - KVM_RUN returns for anything but what the guest asks for: an address was
- *    not there;
- *  - a page's version, which each new host memory has one more of, goes back
+ *  - KVM_RUN returns for a reason other than a request of the guest: an address
+ *    was missing;
+ *  - the version of a page, which increases with each new host memory, decreases
  *    after any vCPU has seen it;
  *  - a vCPU does not read back what it wrote, though the version is the same;
- *  - something is written to host memory that was given back, by a vCPU that
- *    knew of the new version, or by any vCPU after the ioctl returned;
- *  - a copy of the logged pages that follows the dirty log, page by page as in
- *    a live migration, differs from them while the vCPUs pause.
+ *  - released host memory is written to by a vCPU that knew the new version, or
+ *    by any vCPU after the ioctl has returned;
+ *  - a copy of the logged pages that follows the dirty log, page by page as in a
+ *    live migration, differs from them while the vCPUs are paused.
  *
- * With VMX, it does so in a nested guest, too: each vCPU's L1 runs the same code
- * as L2, in the same memory, by page tables of its own if it has EPT.
+ * With VMX, the test runs in a nested guest, too: L1 of each vCPU runs the same
+ * code as L2, in the same memory, with page tables of its own if it has EPT.
  *
- * Then it does the same one slot at a time, deleting before creating, as one has
- * to without this ioctl: this must go wrong, or the above means nothing.
+ * Then it does the same one slot at a time, deleting before creating, as is
+ * necessary without this ioctl: this must fail, or the above proves nothing.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -49,8 +50,8 @@
 
 #define MAX_VCPUS	8
 #define PAGES		48		/* of the window */
-#define RO_PAGES	8		/* the last of those: never written */
-#define TAIL_PAGES	16		/* behind it, there or not, never used */
+#define RO_PAGES	8		/* last pages of the window, never written */
+#define TAIL_PAGES	16		/* after the window, optional, never used */
 #define MAX_IDS		100
 #define FIRST_ID	10
 #define CODE_OFFSET	2048
@@ -68,14 +69,14 @@ struct words {
 	uint64_t word[MAX_VCPUS];	/* version known << 32 | count */
 };
 
-/* What guest and host share, in a slot that does not change. */
+/* Shared by guest and host, in a slot that does not change. */
 struct control {
 	uint64_t stop, pause, nr_vcpus, page_size;
 	uint64_t accesses[MAX_VCPUS], calls[MAX_VCPUS];
 	uint64_t nested_exits[MAX_VCPUS], nested_ept;
-	uint64_t seen[PAGES];		/* highest version that a vCPU saw */
+	uint64_t seen[PAGES];		/* highest version seen by a vCPU */
 	/*
-	 * What a vCPU wrote last, and to which version: not on its stack, for
+	 * Last value and version written by each vCPU.  Not on the stack, as
 	 * the compiler might call memset(), and the guest has no libc.
 	 */
 	uint64_t last[MAX_VCPUS][PAGES], last_version[MAX_VCPUS][PAGES];
@@ -116,7 +117,7 @@ static void guest_use(struct control *c, uint64_t v, uint64_t p, uint64_t *last,
 	if (p >= PAGES - RO_PAGES)
 		return;
 
-	/* Whoever saw a version may rely on this being written there. */
+	/* A vCPU that has seen a version may rely on this value. */
 	value = load(c->seen[p]) << 32 | (count & 0xffffffff);
 	store(page->word[v], value);
 	got = load(page->word[v]);
@@ -129,7 +130,7 @@ static void guest_use(struct control *c, uint64_t v, uint64_t p, uint64_t *last,
 	}
 }
 
-/* One access, and a pause if the host wants one. */
+/* Make one access, and pause if the host requests it. */
 static void guest_step(struct control *c, uint64_t v, uint64_t *rnd)
 {
 	uint64_t (*code)(void);
@@ -149,7 +150,7 @@ static void guest_step(struct control *c, uint64_t v, uint64_t *rnd)
 	}
 	c->accesses[v]++;
 
-	/* Out of KVM_RUN: only then is all that it wrote in the dirty log. */
+	/* Leave KVM_RUN: only then is every write in the dirty log. */
 	if (load(c->pause))
 		GUEST_SYNC(0);
 }
@@ -165,7 +166,7 @@ static void guest_code(uint64_t v)
 }
 
 #ifdef __x86_64__
-/* L2 cannot be handed a number: it tells which one it is by its stack. */
+/* L2 has no arguments: it derives its number from its stack. */
 static unsigned char nested_stack[MAX_VCPUS][4096];
 
 static void nested_code(void)
@@ -192,7 +193,7 @@ static void nesting_code(uint64_t v, struct vmx_pages *vmx)
 	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
 	GUEST_ASSERT(load_vmcs(vmx));
 
-	/* L0 may have no EPT to offer. */
+	/* L0 may not support EPT for L1. */
 	if (!(rdmsr(MSR_IA32_VMX_TRUE_PROCBASED_CTLS) >> 32 &
 	      CPU_BASED_ACTIVATE_SECONDARY_CONTROLS) ||
 	    !(rdmsr(MSR_IA32_VMX_PROCBASED_CTLS2) >> 32 &
@@ -219,8 +220,8 @@ static void nesting_code(uint64_t v, struct vmx_pages *vmx)
 
 #ifdef __aarch64__
 /*
- * An instruction that is not there is the guest's fault, and no exit: without
- * vectors it would fault there for ever.
+ * A missing instruction is an exception in the guest, not an exit.  Without
+ * vectors, the guest would fault forever.
  */
 void guest_exception(uint64_t pc, uint64_t syndrome)
 {
@@ -252,10 +253,10 @@ struct segment {
 	uint32_t id, flags;
 };
 
-/* How a map is changed: one slot at a time with the vCPUs running, or not. */
+/* How to change a map: one slot at a time with the vCPUs running, or not. */
 enum way { WHOLE_MAP, SLOT_BY_SLOT, SLOT_BY_SLOT_PAUSED };
 
-/* How the window is cut into slots, and what is behind its pages. */
+/* How the window is divided into slots, and which memory backs its pages. */
 struct map {
 	int nr;
 	struct segment seg[PAGES + TAIL_PAGES];
@@ -269,11 +270,11 @@ static struct kvm_vm *vm;
 static struct control *control;
 static size_t page_size;
 static unsigned char *backing[2];
-static int cur[PAGES + TAIL_PAGES];	/* which of them a page has */
+static int cur[PAGES + TAIL_PAGES];	/* memory that backs each page */
 static uint64_t version[PAGES];
 static bool logged[PAGES];
 static struct words copy[PAGES];	/* follows the dirty log */
-static struct words given_back[PAGES];	/* what is in the other one */
+static struct words given_back[PAGES];	/* contents of the other memory */
 static bool check_given_back[PAGES];
 static struct map map;
 static bool failed, paused[MAX_VCPUS];
@@ -395,7 +396,7 @@ static int set_all(void)
 
 	for (i = 0; i < map.nr; i++)
 		regions[nr++] = region_of(&map.seg[i]);
-	/* the order means nothing */
+	/* The order does not matter. */
 	for (i = nr - 1; i > 0; i--) {
 		struct kvm_userspace_memory_region one = regions[i];
 
@@ -415,7 +416,7 @@ static void set_one(struct kvm_userspace_memory_region region)
 		     strerror(errno));
 }
 
-/* The old way: what is not the same any more goes first, then comes the new. */
+/* The old way: delete slots that change first, then create the new ones. */
 static void set_one_by_one(const struct kvm_userspace_memory_region *old, int nr)
 {
 	struct kvm_userspace_memory_region new[PAGES + TAIL_PAGES], region;
@@ -437,7 +438,7 @@ static void set_one_by_one(const struct kvm_userspace_memory_region *old, int nr
 		set_one(new[i]);
 }
 
-/* Cut the window anew: where what is behind it jumps, and anywhere else. */
+/* Divide the window again: where its memory changes, and at random. */
 static void cut(struct map *m)
 {
 	bool used[MAX_IDS] = {};
@@ -466,7 +467,7 @@ static void cut(struct map *m)
 		while (used[i]);
 		used[i] = true;
 		*seg = (struct segment) { .start = p, .id = FIRST_ID + i };
-		/* logged for a while, as a whole or in parts */
+		/* Logged for some time, as a whole or in parts. */
 		if (p < PAGES && (logged[p] ? random_below(8) :
 				  !random_below(8)))
 			seg->flags |= KVM_MEM_LOG_DIRTY_PAGES;
@@ -476,7 +477,7 @@ static void cut(struct map *m)
 	m->seg[m->nr - 1].end = end;
 }
 
-/* Only ids and flags change, and maybe one slot's bounds. */
+/* Change only ids and flags, and possibly the bounds of one slot. */
 static void vary(struct map *m)
 {
 	int i = random_below(m->nr), j = random_below(m->nr);
@@ -498,7 +499,7 @@ static void vary(struct map *m)
 	}
 }
 
-/* Other host memory for some pages; the guest knows it by its version. */
+/* Give other host memory to some pages; the guest sees its version. */
 static void remap(void)
 {
 	int p = random_below(PAGES - RO_PAGES);
@@ -585,7 +586,7 @@ static void pause_vcpus(bool pause)
 	}
 }
 
-/* While the vCPUs pause: is the copy the same, when it has been brought up? */
+/* With the vCPUs paused, update the copy and compare. */
 static void compare(void)
 {
 	int i, p;
@@ -661,13 +662,13 @@ static void change(enum way way)
 	if (way == SLOT_BY_SLOT)
 		return;
 	check_old_memory(before);
-	/* Deleting and creating loses the log: nothing to be said of it. */
+	/* Deleting and creating loses the log: do not compare. */
 	if (way != WHOLE_MAP)
 		return;
 	follow_flags();
 	/*
-	 * Now and then all that is logged: vCPUs then have what they write to in
-	 * buffers of the CPU (PML) when the next change comes.
+	 * Clear the log of everything from time to time, so that vCPUs have
+	 * entries in PML buffers when the next change is made.
 	 */
 	if (!random_below(4)) {
 		for (i = 0; i < map.nr; i++)
@@ -681,7 +682,7 @@ static void change(enum way way)
 }
 
 #ifdef __x86_64__
-/* Page tables of L1 for L2, one to one, of all that there will be. */
+/* Identity page tables of L1 for L2, for all memory. */
 static void nest(uint32_t v)
 {
 	vm_vaddr_t gva;
@@ -704,14 +705,14 @@ static void add_vcpus(void)
 	if (nested)
 		code = nesting_code;
 #endif
-	/* with page tables of L1's for each */
+	/* With page tables of L1 for each. */
 	vm = vm_create_default(0, (nested ? 128 : 64) * nr_vcpus, code);
 	ucall_init(vm, NULL);
 	for (v = 1; v < nr_vcpus; v++)
 		vm_vcpu_add_default(vm, v, code);
 }
 
-/* Returns the number of changes until it failed, or all of them. */
+/* Returns the number of changes until a failure, or the total. */
 static int run(enum way way, int nr)
 {
 	struct kvm_enable_cap cap = {

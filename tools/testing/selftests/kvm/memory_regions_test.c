@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KVM_SET_USER_MEMORY_REGIONS without a guest: its errors, each of which leaves
- * map and dirty logs as they were, and what it makes of map and dirty logs when
+ * Test KVM_SET_USER_MEMORY_REGIONS without a guest: its errors, which must leave
+ * the map and the dirty logs unchanged, and its effect on map and dirty logs if
  * it succeeds.
  *
- * The test has a model of its own: the map that it set last, and for each page
- * whether it is dirty.  After each call it compares that with KVM, by the dirty
- * logs, by trying to put slots where there should be some or not, and by the
- * file in debugfs if there is one.
+ * The test has a model: the map that was set last, and the dirty state of each
+ * page.  After each call it compares KVM with the model: by the dirty logs, by
+ * trying to create slots where there should be some or none, and by the file in
+ * debugfs if there is one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,10 +23,10 @@
 
 #include "../kselftest.h"
 
-/* All that the test sets is below this gpa, in pages, and at this much memory. */
+/* Limit of the gpas, and size of the host memory, that the test uses, in pages. */
 #define GPAS		1024
 #define HVAS		(4 * GPAS)
-/* Where nothing is ever set. */
+/* Never backed by a slot. */
 #define FREE_GPA	(2 * GPAS)
 #define FREE_ID		100
 #define MAX_REGIONS	16
@@ -46,14 +46,14 @@ struct region {
 #define MAP(...)	((const struct region []){ __VA_ARGS__, {} })
 #define EMPTY		MAP({})
 
-/* What KVM should have. */
+/* The expected state of KVM. */
 static struct space {
 	struct region map[MAX_REGIONS + 1];
 	unsigned char dirty[GPAS];
 } spaces[MAX_SPACES];
 
 static int kvm_fd, vm_fd, nr_slots, nr_as;
-/* Reading a log leaves it as it is; a page's first state in a log. */
+/* Whether reading a log keeps it; initial state of a page in a log. */
 static int manual_log, first_dirty;
 static int has_debugfs;
 static unsigned long page, hva;
@@ -124,7 +124,7 @@ static const struct region *find(const struct space *space, unsigned long gpa)
 	return NULL;
 }
 
-/* What should become of the dirty log, page by page. */
+/* Update the model of the dirty log, page by page. */
 static void model_set(int as_id, const struct region *map)
 {
 	struct space *space = &spaces[as_id], was = *space;
@@ -192,7 +192,7 @@ static int logs_right(int as_id)
 	return 1;
 }
 
-/* Is there a slot at @gpa?  Asks by trying to put one there. */
+/* Check for a slot at @gpa, by trying to create one. */
 static int present(int as_id, unsigned long gpa)
 {
 	int r = set_slot(as_id << 16 | FREE_ID, 0, gpa, 1, 0);
@@ -227,7 +227,7 @@ static int present_right(int as_id)
 	return 1;
 }
 
-/* The file in debugfs in @text, without its header.  Returns where it starts. */
+/* Read the debugfs file into @text.  Returns the start without the header. */
 static char *read_list(void)
 {
 	size_t have = 0;
@@ -290,7 +290,7 @@ bad:
 	return 0;
 }
 
-/* Is all as in the model?  Looks at both sets of slots that KVM has for each. */
+/* Compare KVM with the model, in both sets of slots of each address space. */
 static int all_right(void)
 {
 	int as;
@@ -301,7 +301,7 @@ static int all_right(void)
 	for (as = 0; as < nr_as; as++) {
 		if (!logs_right(as))
 			return 0;
-		/* three switches */
+		/* Three swaps. */
 		if (present(as, FREE_GPA)) {
 			strcpy(problem, "slot where there should be none");
 			return 0;
@@ -316,7 +316,7 @@ static int all_right(void)
 	return 1;
 }
 
-/* The result of a call that returned @got, named @title. */
+/* Report the result of a call that returned @got, named @title. */
 static void judge(int got, int want)
 {
 	int right = all_right(), as;
@@ -328,7 +328,7 @@ static void judge(int got, int want)
 	if (!right)
 		ksft_print_msg("%s\n", problem);
 
-	/* let what follows be judged by itself */
+	/* Do not let this failure affect the following tests. */
 	if (got != want || !right) {
 		for (as = 0; as < nr_as; as++)
 			set_map(as, spaces[as].map);
@@ -341,7 +341,7 @@ static void judge(int got, int want)
 		judge(got, want);				\
 	} while (0)
 
-/* Set a map of an address space, which has to succeed. */
+/* Set a map of an address space; must succeed. */
 static void accept_in(int as_id, const char *what, const struct region *map)
 {
 	int got = set_map(as_id, map);
@@ -361,7 +361,7 @@ static void refuse(const char *what, int want, const struct region *map)
 	expect(set_map(0, map), want, "%s", what);
 }
 
-/* Clear each page of 64 and more, from @first on, that @pattern has a bit of. */
+/* Clear the pages from @first on whose bits are set in @pattern. */
 static int clear_log(int as_id, int id, unsigned long first, unsigned long nr,
 		     uint64_t pattern)
 {
@@ -391,9 +391,9 @@ static int clear_log(int as_id, int id, unsigned long first, unsigned long nr,
 }
 
 /*
- * A new VM without slots.  With @init_set, pages are dirty when they are first
- * logged, and stay so until told otherwise; else they are clean then, and when
- * they have been read.
+ * Create a VM without slots.  With @init_set, pages are dirty when they are first
+ * logged, and until they are cleared; otherwise they are clean then, and after
+ * the log has been read.
  */
 static int new_vm(int init_set)
 {
@@ -422,7 +422,7 @@ static int new_vm(int init_set)
 	return 1;
 }
 
-/* The map that has to survive what is refused ... */
+/* The map that must survive rejected calls ... */
 static const struct region old_map[] = {
 	{ 0, 0, 16, 64, 0 },
 	{ 1, LOG, 96, 100, 100 },
@@ -431,7 +431,7 @@ static const struct region old_map[] = {
 	{}
 };
 
-/* ... and one that has nothing in common with it, but for one slot. */
+/* ... and one that has only one slot in common with it. */
 static const struct region new_map[] = {
 	{ 3, 0, 20, 10, 600 },
 	{ 1, LOG, 96, 50, 100 },
@@ -506,10 +506,10 @@ static void test_header(void)
 	expect(set_raw(&bad), E2BIG, "2^32 - 1 regions from nowhere");
 }
 
-/* Regions of a kernel that knows more fields of them. */
+/* Regions of a kernel with more fields. */
 static void test_larger_regions(void)
 {
-	/* the last but one is what struct kvm_userspace_memory_region2 has */
+	/* The last but one is that of struct kvm_userspace_memory_region2. */
 	const uint32_t sizes[] = { 33, 40, 64, 160, page };
 	struct kvm_userspace_memory_regions map = {
 		.nr_regions = fill(new_map),
@@ -628,7 +628,7 @@ static void test_pointers(void)
 
 	expect(set_from_child(), EIO, "another process");
 
-	/* all that is needed is there: the same map as before */
+	/* Valid, and the same map as before. */
 	good.nr_regions = fill(old_map);
 	size = good.nr_regions * sizeof(*regions);
 	good.regions = (unsigned long)end - size;
@@ -638,7 +638,7 @@ static void test_pointers(void)
 	memcpy(end - sizeof(good), &good, sizeof(good));
 	expect(set_raw(end - sizeof(good)), 0, "struct up to unmapped memory");
 
-	/* nothing is read where there is nothing to be read */
+	/* Nothing is read if there are no regions. */
 	model_set(0, EMPTY);
 	good.nr_regions = 0;
 	good.regions = 8;
@@ -646,7 +646,7 @@ static void test_pointers(void)
 	start_with_old_map();
 }
 
-/* One bad region, first, in the middle, and last among good ones. */
+/* One invalid region: first, in the middle, and last. */
 static void refuse_region(const char *what, int want, uint32_t slot,
 			  uint32_t flags, uint64_t gpa, uint64_t size,
 			  uint64_t addr)
@@ -710,7 +710,7 @@ static void test_regions(void)
 	refuse_region("hva of the kernel", EINVAL, 7, 0, gpa, page, -2 * page);
 	refuse_region("hva wraps", EINVAL, 7, 0, gpa, 2 * page, -page);
 #ifdef __aarch64__
-	/* this is told by the architecture, when all else has been prepared */
+	/* Reported by the architecture, after everything else is prepared. */
 	refuse_region("gpa beyond the size of an IPA", EFAULT, 7, 0, 1ULL << 40,
 		      page, hva);
 #endif
@@ -903,7 +903,7 @@ static void test_changes(void)
 	accept("all go", EMPTY);
 }
 
-/* Set one slot, which has to succeed, by the ioctl for one. */
+/* Set one slot with KVM_SET_USER_MEMORY_REGION; must succeed. */
 static void accept_slot(const char *what, struct region r,
 			const struct region *map)
 {
@@ -987,11 +987,11 @@ static void test_logs(void)
 		    clear_log(0, 0, 192, 64, 0x00ff00ff00ff00ffULL);
 		expect(r, 0, "some pages are clean");
 	} else {
-		/* without a guest, other memory is what makes pages dirty */
+		/* Without a guest, a change of host memory makes pages dirty. */
 		accept("some pages get other memory",
 		       MAP({ 0, LOG, 128, 50, 0 }, { 1, LOG, 178, 100, 1000 },
 			   { 2, LOG, 278, 106, 150 }));
-		/* and, unread, they get their own again */
+		/* Restore the memory without reading the log. */
 		r = set_map(0, MAP({ 0, LOG, 128, 30, 0 },
 				   { 1, LOG, 158, 7, 2000 },
 				   { 2, LOG, 165, 219, 37 }));
@@ -1052,7 +1052,7 @@ static void random_map(struct region *map)
 		size = 1 + random() % (random() % 2 ? 20 : 300);
 		if (gpa + size > GPAS)
 			break;
-		/* often as it was, never beyond the memory */
+		/* Often unchanged, never beyond the memory. */
 		if (random() % 4) {
 			map[nr] = (struct region) {
 				.id = random() % 2 ? nr : first_id + nr,
@@ -1083,7 +1083,7 @@ static void random_map(struct region *map)
 	}
 }
 
-/* Cut @map's slots, join what is left of it, or give them other ids. */
+/* Split or merge slots of @map, or give them other ids. */
 static void random_change(struct region *map)
 {
 	int nr, i;
@@ -1164,7 +1164,7 @@ static void test_random(void)
 }
 
 #if defined(__x86_64__)
-/* How many slots of its own has KVM at @gpa, in all address spaces? */
+/* Returns the number of private slots at @gpa, in all address spaces. */
 static int listed(unsigned long gpa)
 {
 	unsigned long long first, end;
@@ -1181,7 +1181,7 @@ static int listed(unsigned long gpa)
 	return found;
 }
 
-/* What @what is must be refused by both ioctls, and still be there. */
+/* Both ioctls must reject an overlap with private slot @what and keep it. */
 static void refuse_private(int as, const char *what, unsigned long gpa,
 			   unsigned long size)
 {
@@ -1198,7 +1198,7 @@ static void refuse_private(int as, const char *what, unsigned long gpa,
 	expect(set_map(as, map), EEXIST, "a region that is %s, address space %d",
 	       what, as);
 
-	/* and as the first of two */
+	/* As the first of two regions. */
 	map[1] = map[0];
 	map[0] = (struct region){ 4, 0, gpa - 8, 9, 0 };
 	expect(set_map(as, map), EEXIST,
@@ -1209,9 +1209,9 @@ static void refuse_private(int as, const char *what, unsigned long gpa,
 }
 
 /*
- * Private slots are only there where the CPU needs them, in both address
- * spaces.  Only the list in debugfs tells: without, those that are missing
- * cannot be told from those that nobody looks at.
+ * Private slots exist only if the CPU needs them, in both address spaces.  Only
+ * the list in debugfs shows whether they exist: without it, missing slots cannot
+ * be distinguished from slots that are not checked for.
  */
 static void test_private(void)
 {
@@ -1241,7 +1241,7 @@ static void test_private(void)
 	for (i = 0; i < ARRAY_SIZE(slots); i++)
 		there[i] = listed(slots[i].gpa / page);
 
-	/* not in the model */
+	/* Not in the model. */
 	has_debugfs = 0;
 	start_with_old_map();
 	for (as = 1; as < nr_as; as++) {
@@ -1265,7 +1265,7 @@ static void test_private(void)
 			accept_in(as, "all of user space's slots go", EMPTY);
 			accept_in(as, "they come back", old_map);
 		}
-		/* whose id user space cannot name, to delete it */
+		/* User space cannot delete it by its id. */
 		for (as = 0; as < nr_as; as++) {
 			for (id = nr_slots; id < nr_slots + 3; id++) {
 				expect(set_slot(as << 16 | id, 0, 0, 0, 0),
@@ -1288,7 +1288,7 @@ static void test_private(void)
 }
 #endif
 
-/* As many slots as there can be, of every other page each. */
+/* The maximum number of slots, one at every other page. */
 static int fill_max(int (*id)(int i))
 {
 	int i;
@@ -1314,7 +1314,7 @@ static int down(int i)
 	return nr_slots - 1 - i;
 }
 
-/* Is there slot @id(i) of page 2 * i for each i? */
+/* Check that slot @id(i) is at page 2 * i for each i. */
 static int max_right(int (*id)(int i), int nr)
 {
 	unsigned long long first, end, addr;
@@ -1322,7 +1322,7 @@ static int max_right(int (*id)(int i), int nr)
 	char *line = read_list();
 	int i;
 
-	/* sscanf() would look for the end of all lines each time */
+	/* sscanf() would search for the end of the whole text each time. */
 	if (line)
 		line = strtok(line, "\n");
 	for (i = 0; i < nr && line; i++, line = strtok(NULL, "\n")) {
@@ -1335,7 +1335,7 @@ static int max_right(int (*id)(int i), int nr)
 	if (line || (has_debugfs && i < nr))
 		return 0;
 
-	/* what is there may be as it is, but not at another hva */
+	/* An existing slot may stay, but not at another hva. */
 	for (i = 0; i < nr; i += 1 + i / 8) {
 		if (set_slot(id(i), i & 1 ? LOG : 0, 2 * i, 1, HVAS + 1) !=
 		    EINVAL ||
@@ -1409,7 +1409,7 @@ static void test_capability(void)
 
 	new_vm(0);
 	if (cap <= 0) {
-		/* arm64 has EINVAL for what it does not know */
+		/* arm64 returns EINVAL for unknown ones. */
 		got = set_regions(0, 0);
 		if (got != ENOTTY && got != EINVAL)
 			ksft_exit_fail_msg("no KVM_CAP_USER_MEMORY_REGIONS, but: %s\n",
@@ -1442,7 +1442,7 @@ int main(void)
 		ksft_exit_fail_msg("%d address spaces\n", nr_as);
 
 	regions = calloc(nr_slots + 1, sizeof(*regions));
-	/* some before and after what maps use */
+	/* Some pages before and after those that maps use. */
 	hva = (unsigned long)mmap(NULL, (HVAS + 2 * GPAS) * page,
 				  PROT_READ | PROT_WRITE,
 				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The errors of KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG and
- * KVM_CLEAR_DIRTY_LOG: each kind of bad request gets its errno and leaves the
- * memory map as it was.  Uses no feature of a particular kernel, and no guest.
+ * Test the errors of KVM_SET_USER_MEMORY_REGION, KVM_GET_DIRTY_LOG and
+ * KVM_CLEAR_DIRTY_LOG: each kind of invalid request must fail with the right errno
+ * and leave the memory map unchanged.  Works on any kernel, without a guest.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 
 #include "../kselftest.h"
 
-/* s390 wants segments of 1 MiB: that is the unit of all addresses and sizes. */
+/* Unit of all addresses and sizes; s390 requires segments of 1 MiB. */
 #define UNIT		0x100000UL
 #define FREE_ID		7
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
@@ -25,7 +25,7 @@ static int vm_fd, nr_slots, nr_as, has_readonly;
 static unsigned long page, hva;
 static unsigned char bitmap[4096], all_ones[4096];
 
-/* The map that must survive: id, flags, gpa and size in UNITs. */
+/* The map that must not change: id, flags, gpa and size in UNITs. */
 static struct region {
 	unsigned int id, flags;
 	unsigned long gpa, size;
@@ -49,7 +49,7 @@ static int set_region(uint32_t slot, uint32_t flags, uint64_t gpa,
 	return ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &region) ? errno : 0;
 }
 
-/* Is there a slot at @gpa, in UNITs?  Asks by trying to put one there. */
+/* Check for a slot at @gpa, in UNITs, by trying to create one. */
 static int present(unsigned long gpa)
 {
 	int r = set_region(FREE_ID, 0, gpa * UNIT, UNIT, hva);
@@ -68,7 +68,7 @@ static int map_intact(void)
 		    !present(map[i].gpa + map[i].size - 1) ||
 		    present(map[i].gpa + map[i].size))
 			return 0;
-		/* what is already so is no change, and must not be refused */
+		/* Setting the same slot again is no change and must succeed. */
 		if (set_region(map[i].id, map[i].flags, map[i].gpa * UNIT,
 			       map[i].size * UNIT, hva))
 			return 0;
@@ -94,7 +94,7 @@ static void expect_region(const char *what, int want, uint32_t slot,
 {
 	int got = set_region(slot, flags, gpa, size, addr);
 
-	/* an accepted new slot goes away again */
+	/* Delete a new slot that was accepted. */
 	if (!got && (slot & 0xffff) == FREE_ID)
 		set_region(slot, 0, 0, 0, 0);
 	expect(what, got, want);
@@ -124,7 +124,7 @@ static void test_requests(void)
 	expect_region("2^31 pages for a slot that is there", EINVAL, 0, 0,
 		      16 * u, (1ULL << 31) * page, 0);
 #ifndef __s390x__
-	/* s390 has kernel and users in different address spaces */
+	/* s390 has separate address spaces for kernel and users. */
 	expect_region("hva of the kernel", EINVAL, FREE_ID, 0, 0, u,
 		      -2 * u);
 	expect_region("hva wraps", EINVAL, FREE_ID, 0, 0, 2 * u, -u);
@@ -171,7 +171,7 @@ static void test_changes(void)
 	expect_region("move upon the end of another slot", EEXIST, 0, 0,
 		      35 * u, 4 * u, hva);
 
-	/* these succeed; put back what they changed before looking */
+	/* These succeed; revert them before checking the map. */
 	if (!set_region(0, 0, 18 * u, 4 * u, hva))
 		expect("move upon itself, and back",
 		       set_region(0, 0, 16 * u, 4 * u, hva), 0);

@@ -2,10 +2,10 @@
 /*
  * Fail each memory allocation of each memslot ioctl, one after the other.
  *
- * The ioctl must fail with ENOMEM, with everything as it was before, or succeed
- * completely, since it can do without that memory.  What is looked at is where
- * slots are, what a vCPU reads there, the dirty log, and, if there is one, the
- * file "memslots" in debugfs.  Memory must not leak.
+ * The ioctl must fail with ENOMEM and leave everything unchanged, or succeed
+ * completely if it can do without that memory.  The test checks where slots are,
+ * what a vCPU reads there, the dirty log, and, if it exists, the file "memslots"
+ * in debugfs.  Memory must not leak.
  *
  * Needs CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC, CONFIG_FAULT_INJECTION_DEBUG_FS
  * and root.  Leaks are found with CONFIG_DEBUG_KMEMLEAK only.
@@ -28,7 +28,7 @@
 #define DEBUGFS		"/sys/kernel/debug/"
 #define PAGE		4096UL
 #define SMALL		16
-/* so that whatever goes with it takes more than a page, the log included */
+/* Large enough that each allocation exceeds a page, including the log. */
 #define LARGE		0x8000
 #define WINDOW(i)	(0x40000000UL + (i) * 0x10000000UL)
 #define OTHERS		0x80000000UL
@@ -47,7 +47,7 @@ static const struct test {
 	const char *name;
 	enum op op;
 	uint32_t flags, npages;
-	int others;			/* slots that are there, too */
+	int others;			/* number of other slots */
 } tests[] = {
 	{ "create", CREATE, 0, SMALL, 0 },
 	{ "create logged", CREATE, KVM_MEM_LOG_DIRTY_PAGES, SMALL, 0 },
@@ -74,9 +74,9 @@ static const struct test {
 	{ "clear log, large", CLEAR_LOG, KVM_MEM_LOG_DIRTY_PAGES, LARGE, 0 },
 };
 
-/* All that can be seen of the memory map. */
+/* The visible state of the memory map. */
 struct view {
-	int there[2];			/* a slot in a window? */
+	int there[2];			/* whether a window has a slot */
 	uint32_t words[NR_WORDS];	/* first and dirty page of the windows */
 	int log_error;
 	uint8_t log[LARGE / 8];
@@ -190,7 +190,7 @@ static int request(const struct test *t)
 	return -1;
 }
 
-/* As it is to be before the request. */
+/* Set up the state before the request. */
 static void reset(const struct test *t)
 {
 	int r = set_region(ID, 0, 0, 0);
@@ -200,7 +200,7 @@ static void reset(const struct test *t)
 		return;
 	r = set_region(ID, t->flags, WINDOW(0), t->npages);
 	TEST_ASSERT(!r, "create: %s", strerror(r));
-	/* mapped, and one page dirty */
+	/* Mapped, with one dirty page. */
 	run_guest(1);
 }
 
@@ -225,7 +225,7 @@ static void look(struct view *view)
 	sync_global_from_guest(vm, words);
 	for (i = 0; i < NR_WORDS; i++)
 		view->words[i] = words[i];
-	/* does not clear it, with the capability that is enabled */
+	/* Does not clear the log, as the capability is enabled. */
 	view->log_error = get_log(view->log);
 
 	fd = open(file, O_RDONLY);
@@ -254,7 +254,7 @@ static int put(const char *path, const char *text)
 	return r;
 }
 
-/* Nothing is printed for each failure, and no kind of memory is spared. */
+/* Fail all kinds of allocations, without messages. */
 static int set_up_faults(void)
 {
 	return put(DEBUGFS "failslab/verbose", "0") ||
@@ -314,7 +314,7 @@ static void run_test(const struct test *t)
 
 	create_vm(t->others);
 
-	/* once undisturbed */
+	/* Once without failures. */
 	reset(t);
 	look(&before);
 	r = request(t);
@@ -336,7 +336,7 @@ static void run_test(const struct test *t)
 
 		look(&now);
 		if (left) {
-			/* there are not that many allocations */
+			/* There are no more allocations. */
 			if (r || !same(&now, &after))
 				wrong = nth;
 			break;
@@ -370,7 +370,7 @@ static void test_leaks(void)
 		ksft_test_result_skip("no kmemleak\n");
 		return;
 	}
-	/* twice: what was just freed may still be seen the first time */
+	/* Twice: the first scan may still see memory that was just freed. */
 	for (i = 0; i < 2; i++) {
 		if (write(leak_fd, "scan", 4) != 4) {
 			ksft_test_result_fail("kmemleak: %s\n",
@@ -407,7 +407,7 @@ int main(void)
 	memory = mmap(NULL, LARGE * PAGE, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	TEST_ASSERT(memory != MAP_FAILED, "mmap: %s", strerror(errno));
-	/* what is read or written under fault injection is there */
+	/* Pre-fault memory that is used under fault injection. */
 	memset(memory, 0x5a, SMALL * PAGE);
 	memset(bitmap, 0x5a, sizeof(bitmap));
 	memset(all_ones, 0xff, sizeof(all_ones));

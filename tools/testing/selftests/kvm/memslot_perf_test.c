@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What memslots cost, over the number of slots.
+ * Measure the cost of memslots over the number of slots.
  *
- * Two VMs take turns.  One has slots of a page each, with gaps between them,
- * and a vCPU that never runs: here single ioctls are timed.  In the other one
+ * There are two VMs.  One has slots of one page each, with gaps between them, and
+ * a vCPU that never runs; it is used to time single ioctls.  In the other one,
  * slots cover an area without gaps, and a guest works in it.  Both set their
- * slots by plain ioctls, so all that is timed is the kernel's.
+ * slots with plain ioctls, so that only the kernel is timed.
  *
- * Times are of the clock CLOCK_MONOTONIC; what is read back is checked, out of
- * the time that is counted.
+ * Times are those of CLOCK_MONOTONIC.  Data that is read back is checked outside
+ * of the time that is measured.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -34,12 +34,12 @@
 #define MAX_COUNTS	32
 #define NSEC_PER_SEC	1000000000UL
 
-/* Where the guest has the area: above all that the library maps. */
+/* Address of the area in the guest, above everything that the library maps. */
 #define AREA_GVA	BIT(41)
 #define AREA_GPA	BIT(32)
 #define AREA_AWAY	(AREA_GPA + 2 * ((opts.length + CHUNK) & -CHUNK))
 
-/* s390 wants segments of 1 MiB. */
+/* s390 requires segments of 1 MiB. */
 #ifdef __s390x__
 #define MIN_UNIT	0x100000UL
 #define NO_MMIO		"a guest cannot touch what has no slot"
@@ -48,7 +48,7 @@
 #define NO_MMIO		NULL
 #endif
 
-/* An MSR that makes the kernel write where the VMM says: a look-up by gfn. */
+/* An MSR that makes the kernel write to a gpa of choice: a look-up by gfn. */
 #ifdef __x86_64__
 #define WALL_CLOCK_MSR	0x4b564d00
 #define NO_CLOCK	NULL
@@ -74,7 +74,7 @@ static struct {
 	.ops = 100,
 };
 
-static unsigned int nr_slots;		/* in use, all in all */
+static unsigned int nr_slots;		/* total in use */
 static unsigned long unit;		/* smallest slot, in bytes */
 
 /* ---------------------------------------------------------------- times */
@@ -179,8 +179,8 @@ static struct {
 } idle;
 
 /*
- * Slot @i lies at each other unit, the slot that comes and goes between two.
- * Nothing is at 0: a wall clock there would mean that there is none.
+ * Slots are at every other unit, the slot that comes and goes is between two.
+ * There is no slot at 0, because a wall clock at 0 means that there is none.
  */
 static uint64_t gpa_of(unsigned int i)
 {
@@ -219,7 +219,7 @@ static void delete_op_slot(void)
 	set_slot(idle.fd, OP_ID, 0, 0, 0, NULL);
 }
 
-/* The kernel writes to @gpa; where that has a slot, the memory shows it. */
+/* Let the kernel write to @gpa; if that has a slot, its memory changes. */
 static void write_clock(uint64_t gpa)
 {
 #ifdef __x86_64__
@@ -237,7 +237,7 @@ static void write_clock(uint64_t gpa)
 #endif
 }
 
-/* Is @gpa backed by the page @i?  Where nobody can tell, it is. */
+/* Check that @gpa is backed by page @i; true if that cannot be checked. */
 static bool backed(uint64_t gpa, unsigned int i)
 {
 	uint32_t *version = hva_of(i);
@@ -247,7 +247,7 @@ static bool backed(uint64_t gpa, unsigned int i)
 	return NO_CLOCK || *version;
 }
 
-/* The first byte of the log of slot @id, or -errno. */
+/* Return the first byte of the log of slot @id, or -errno. */
 static int dirty_log(unsigned int id)
 {
 	static unsigned char bitmap[4096];
@@ -261,7 +261,7 @@ static int dirty_log(unsigned int id)
 
 static void idle_open(void)
 {
-	/* as much host memory as one slot over all the others would have */
+	/* As much host memory as a slot that covers all others. */
 	idle.size = gpa_of(nr_slots);
 	idle.mem = reserve(idle.size);
 	idle.fd = ioctl(idle.kvm_fd, KVM_CREATE_VM, 0);
@@ -438,7 +438,7 @@ static const char *test_gfn(void)
 {
 	unsigned int i, n = opts.ops * 10;
 
-	/* no page fault is to be in the time */
+	/* Keep page faults out of the measured time. */
 	for (i = 0; i < others(); i++)
 		memset(hva_of(i), 0, sizeof(uint32_t));
 	for (i = 0; i < n; i++) {
@@ -474,16 +474,16 @@ static const char *test_teardown(void)
 
 enum { ACCESS, EXIT_TO_USER, EXIT_TO_KVM };
 
-/* What the guest is to do, and has done. */
+/* Work of the guest, and its progress. */
 static struct work {
 	uint64_t kind;
-	uint64_t blind;		/* there may be no memory: only write */
+	uint64_t blind;		/* only write, memory may be missing */
 	uint64_t first;		/* page */
 	uint64_t end;		/* page, where it goes back to the first */
 	uint64_t step;		/* pages from one to the next */
 	uint64_t count;		/* accesses or exits */
-	uint64_t expect;	/* pattern that is there, 0: zeroes */
-	uint64_t pattern;	/* to be written */
+	uint64_t expect;	/* pattern to read, 0: zeroes */
+	uint64_t pattern;	/* pattern to write */
 	uint64_t page_size;
 	uint64_t stop;
 	uint64_t done;		/* accesses */
@@ -496,10 +496,10 @@ static struct {
 	unsigned char *mem;
 	unsigned long pages, page_size;
 	unsigned long used, gap;	/* pages that are touched, and from one to the next */
-	unsigned long scatter;		/* the same out of order */
+	unsigned long scatter;		/* the same in random order */
 	unsigned int slots;	/* of the area: one is the library's, one spare */
 	unsigned long slot_pages;
-	uint64_t pattern;	/* of the pages that are there, 0: none */
+	uint64_t pattern;	/* of the existing pages, 0: none */
 	struct work *work;
 } busy;
 
@@ -567,7 +567,7 @@ static void guest_main(void)
 	}
 }
 
-/* Let the guest work until it says that it is done. */
+/* Run the guest until it reports that it is done. */
 static void *run_guest(void *unused)
 {
 	struct kvm_run *run = vcpu_state(busy.vm, VCPU_ID);
@@ -576,7 +576,7 @@ static void *run_guest(void *unused)
 		vcpu_run(busy.vm, VCPU_ID);
 		if (get_ucall(busy.vm, VCPU_ID, NULL) == UCALL_SYNC)
 			return NULL;
-		/* it may meet a slot that is on the move: then it goes on */
+		/* It may access a slot that is being moved: continue. */
 		if (run->exit_reason != KVM_EXIT_MMIO)
 			ksft_exit_fail_msg("the guest stopped: %s\n",
 					   exit_reason_str(run->exit_reason));
@@ -590,8 +590,8 @@ static void set_work(struct work work)
 }
 
 /*
- * The guest makes @count accesses, @step pages from one to the next; it is to
- * read the pattern @expect, and writes the current one.  Returns its time.
+ * Let the guest make @count accesses, @step pages apart, expect the pattern
+ * @expect and write the current one.  Returns its time.
  */
 static uint64_t touch(uint64_t count, uint64_t step, uint64_t expect)
 {
@@ -619,12 +619,12 @@ static unsigned long gcd(unsigned long a, unsigned long b)
 	return b ? gcd(b, a % b) : a;
 }
 
-/* Use a page in each @gap bytes. */
+/* Use one page per @gap bytes. */
 static void use(unsigned long gap)
 {
 	busy.gap = gap / busy.page_size;
 	busy.used = busy.pages / busy.gap;
-	/* a step that leads to each page once, and seldom near the last one */
+	/* A step that visits each page once, mostly far from the last one. */
 	busy.scatter = busy.used * 5 / 8 | 1;
 	while (gcd(busy.scatter, busy.used) != 1)
 		busy.scatter += 2;
@@ -632,8 +632,8 @@ static void use(unsigned long gap)
 }
 
 /*
- * The host writes to all used pages, then the guest maps them in steps of
- * @step: so it meets page faults of KVM only.  Returns the time of the guest.
+ * Write to all used pages, then let the guest map them in steps of @step, so that
+ * there are page faults of KVM only.  Returns the time of the guest.
  */
 static uint64_t map(uint64_t step)
 {
@@ -647,7 +647,7 @@ static uint64_t map(uint64_t step)
 	return touch(busy.used, step, busy.pattern - 1);
 }
 
-/* Did the guest read what the host wrote, and the other way round? */
+/* Check that the guest read what the host wrote, and vice versa. */
 static const char *mapped(void)
 {
 	unsigned long i;
@@ -662,7 +662,7 @@ static const char *mapped(void)
 
 static const char *test_map(void)
 {
-	map(busy.gap);		/* the first time, there are page tables to allocate */
+	map(busy.gap);		/* allocates page tables the first time */
 	took(map(busy.gap), busy.used);
 	return mapped();
 }
@@ -673,7 +673,7 @@ static const char *test_map_random(void)
 	return mapped();
 }
 
-/* Unmap @size bytes at each page that is used. */
+/* Unmap @size bytes at each used page. */
 static const char *unmap(unsigned long size)
 {
 	unsigned long i;
@@ -696,7 +696,7 @@ static const char *test_unmap(void)
 	return unmap(getpagesize());
 }
 
-/* Of each chunk the guest uses one page: more would outweigh the slots. */
+/* The guest uses one page per chunk: more would outweigh the slots. */
 static const char *test_unmap_chunked(void)
 {
 	unsigned long gap = busy.gap;
@@ -717,7 +717,7 @@ static pthread_t start_guest(void)
 	return thread;
 }
 
-/* Move a slot away and back, while the guest writes to slot @where. */
+/* Move a slot away and back while the guest writes to slot @where. */
 static const char *move(unsigned int slot, unsigned int where)
 {
 	unsigned long size = busy.slot_pages * busy.page_size;
@@ -751,7 +751,7 @@ static const char *move(unsigned int slot, unsigned int where)
 		if (*(uint64_t *)(busy.mem + i * busy.page_size) !=
 		    value(i, busy.pattern))
 			return "the host reads what the guest did not write";
-	/* and is the memory of the moved slot where it was? */
+	/* Check that the memory of the moved slot is in its place. */
 	touch(busy.used, busy.gap, busy.pattern);
 	return mapped();
 }
@@ -796,13 +796,13 @@ static const char *test_rw(void)
 	return changes ? mapped() : "no slot was changed meanwhile";
 }
 
-/* Nothing but exits, each of which user space has to see; or none of them. */
+/* Only exits, either all to user space or all handled by KVM. */
 static const char *exits(uint64_t kind)
 {
 	unsigned long count = opts.ops * 10, seen = 0;
 	unsigned int i;
 
-	/* the first time there are page faults */
+	/* There are page faults the first time. */
 	for (i = 0; i <= 10; i++, seen = 0) {
 		uint64_t start = now(), ns;
 
@@ -856,7 +856,7 @@ static void busy_open(void)
 			    AREA_GPA + page * busy.page_size, 0);
 	busy.work = addr_gva2hva(busy.vm, (vm_vaddr_t)&guest_work);
 
-	/* as many pages in each chunk, and not two in a page of the host */
+	/* The same number of pages per chunk, each in a host page of its own. */
 	step = max(opts.length / (opts.ops * 20), (unsigned long)getpagesize());
 	while (CHUNK % step)
 		step--;
@@ -873,8 +873,8 @@ static void busy_close(void)
 
 static const struct test {
 	const char *name;
-	const char *(*run)(void);	/* what is wrong, or NULL */
-	const char *cannot;		/* why there is none here, or NULL */
+	const char *(*run)(void);	/* returns an error, or NULL */
+	const char *cannot;		/* why it is unavailable, or NULL */
 	const char *what;
 } tests[] = {
 	{ "setup", test_setup, NULL, "create all slots but one" },
@@ -906,7 +906,7 @@ static const struct test {
 	{ "exit-kvm", test_exit_kvm, NO_EXIT, "guest exits, and KVM handles it" },
 };
 
-#define FIRST_BUSY	11	/* those from here have a guest */
+#define FIRST_BUSY	11	/* first test with a guest */
 
 static struct result {
 	const char *wrong;
@@ -961,7 +961,7 @@ static void run_test(unsigned int i, unsigned int run)
 	}
 }
 
-/* The tests [@first, @last] if any of them is wanted. */
+/* Run the tests [@first, @last] if any of them is selected. */
 static void run_tests(unsigned int first, unsigned int last, unsigned int run,
 		      void (*open)(void), void (*close)(void))
 {
@@ -971,7 +971,7 @@ static void run_tests(unsigned int first, unsigned int last, unsigned int run,
 		return;
 	open();
 	for (i = first; i <= last; i++)
-		/* the other tests need the slots of the first one */
+		/* Other tests need the slots of the first one. */
 		if (wanted(i) || tests[i].run == test_setup)
 			run_test(i, run);
 	close();
@@ -1169,7 +1169,7 @@ int main(int argc, char *argv[])
 	if (!opts.nr_counts)
 		opts.counts[opts.nr_counts++] = max;
 
-	/* whole units, and an end that is as well aligned as the beginning */
+	/* Whole units, with the end aligned like the start. */
 	unit = getpagesize() > MIN_UNIT ? getpagesize() : MIN_UNIT;
 	opts.length = (opts.length + CHUNK - 1) & -CHUNK;
 	for (i = 0; i < opts.nr_counts; i++)

@@ -3,22 +3,22 @@
  * Change memslots while vCPUs use the memory.
  *
  * vCPUs read and write the pages of some slots, and check every value.  Other
- * threads delete, create, move and log these slots, and take the memory behind
- * them away, each one slot at a time, as a VMM may.  What must hold:
+ * threads delete, create, move and log these slots, and remove the memory behind
+ * them, one slot at a time, as a VMM may.  The test checks that
  *
- *  - A vCPU reads what was last written, by itself or another one.
- *  - Once an ioctl has returned that takes a slot away from an address, an
- *    access there is an MMIO exit; once one has that puts it there, it is not.
- *  - Nothing is written to memory that was given back.
- *  - A copy of a slot that follows its dirty log, page by page as in a live
- *    migration, is the same as the slot whenever no vCPU is writing to it.
+ *  - a vCPU reads what was last written, by itself or another one;
+ *  - once an ioctl that removes a slot from an address has returned, an access to
+ *    it exits as MMIO; once one that adds a slot has returned, it does not;
+ *  - nothing is written to memory that was released;
+ *  - a copy of a slot that follows its dirty log, page by page as in a live
+ *    migration, is identical to the slot whenever no vCPU writes to it.
  *
- * On x86 this is so for the address space of SMM, too, with accesses from there.
+ * On x86, this is tested in the address space of SMM, too, with accesses in SMM.
  *
- * A slot is deleted under running vCPUs.  So an access may leave as MMIO while
- * the change is on its way.  This program then does what a VMM does: a write
- * goes to the memory of the slot.  A read returns all ones, and the guest tries
- * again, provided that a change was on its way.
+ * As slots are deleted under running vCPUs, an access may exit as MMIO while the
+ * change is in progress.  This program then does what a VMM does: it applies a
+ * write to the memory of the slot.  A read returns all ones, and the guest retries
+ * if a change was in progress.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -45,7 +45,7 @@
 #define PAGE		4096
 #define SMALL_PAGES	16
 #define BIG_PAGES	512		/* one huge page */
-#define HOT_PAGES	4		/* of a slot, used most of the time */
+#define HOT_PAGES	4		/* pages of a slot used most of the time */
 #define BITMAP_BYTES	(BIG_PAGES / 8)
 
 /* Memory of the test itself, in a slot that does not change. */
@@ -55,13 +55,13 @@
 #define SMRAM_ADDR(v)	(CONTROL_ADDR + (v) * SMRAM_SIZE)
 #define SHARED_ADDR	SMRAM_ADDR(MAX_VCPUS)
 
-/* Where the slots are: two windows each, virtual the same as physical. */
+/* Two windows per slot, identity-mapped. */
 #define FIRST_SLOT	2
 #define WINDOW_SIZE	0x200000UL
 #define WINDOW(i, pos)	(0x40000000UL + ((i) * 2UL + (pos)) * WINDOW_SIZE)
 #define NOWHERE		2
 
-/* Values of a word: who and where in the upper part, a count below. */
+/* Value of a word: writer and place in the upper part, a count in the lower. */
 #define ABSENT		0xffffffffU
 #define POISON		0xfefefefeU
 #define COUNT_BITS	20
@@ -71,7 +71,7 @@
 #define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
 #define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
 
-/* What guest and host know about a slot; seq is odd while it changes. */
+/* State of a slot, shared by guest and host; seq is odd while it changes. */
 struct target {
 	uint32_t seq, pos, hold, npages, as_id, index, number;
 	uint32_t want[BIG_PAGES][MAX_VCPUS];	/* last value written */
@@ -80,12 +80,12 @@ struct target {
 struct shared {
 	uint32_t stop, nr_targets, nr_vcpus, nr_workers, seed, smm;
 	uint32_t busy[MAX_VCPUS];		/* with target - 1 */
-	uint32_t hot[MAX_VCPUS];		/* targets that are worked on */
+	uint32_t hot[MAX_VCPUS];		/* preferred targets */
 	uint64_t accesses[MAX_VCPUS], smis[MAX_VCPUS];
 	struct target targets[MAX_TARGETS];
 };
 
-/* At the start of each vCPU's SMRAM, as the handler below knows it. */
+/* At the start of each vCPU's SMRAM, used by the handler below. */
 struct mailbox {
 	uint32_t addr, write, value, done;
 };
@@ -102,8 +102,8 @@ static uint32_t next_random(uint32_t *state)
 
 #ifdef __x86_64__
 /*
- * What an SMI runs, in real mode with segments of 4 GiB, %cs at the mailbox:
- * one access of the kind, at the address, and with the value that it finds there.
+ * SMI handler, in real mode with segments of 4 GiB and %cs at the mailbox: make
+ * one access of the kind, at the address and with the value given there.
  */
 static const uint8_t smi_handler[] = {
 	0x66, 0x2e, 0xa1, 0x00, 0x00,		/* movl %cs:0, %eax */
@@ -119,7 +119,7 @@ static const uint8_t smi_handler[] = {
 };
 #endif
 
-/* An instruction that KVM can emulate or report, whatever the compiler likes. */
+/* Use an instruction that KVM can emulate, whatever the compiler prefers. */
 static uint32_t read_word(uint64_t addr)
 {
 	uint32_t value;
@@ -141,7 +141,7 @@ static void write_word(uint64_t addr, uint32_t value)
 #endif
 }
 
-/* The same in SMM: user space injects the SMI. */
+/* Same in SMM: user space injects the SMI. */
 static uint32_t smm_access(uint32_t vcpu, uint64_t addr, int write,
 			   uint32_t value)
 {
@@ -170,7 +170,7 @@ static void guest_write(struct target *t, uint32_t vcpu, uint64_t addr,
 		write_word(addr, value);
 }
 
-/* Is it unchanged since @seq, and was not changing then? */
+/* Check that it has not changed since @seq and was not changing then. */
 static int stable(struct target *t, uint32_t seq)
 {
 	return !(seq & 1) && load(t->seq) == seq;
@@ -195,7 +195,7 @@ static void guest_access(struct shared *s, uint32_t vcpu, struct target *t,
 		return;
 	}
 
-	/* another one's word may be newer than what it said when asked */
+	/* The word of another vCPU may be newer than its published value. */
 	if (other != vcpu) {
 		want = load(t->want[page][other]);
 		got = guest_read(t, vcpu, WINDOW(t->index, pos) + page * PAGE +
@@ -232,7 +232,7 @@ static void guest_code(uint32_t vcpu)
 		if (next_random(&rnd) & 1)
 			i = load(s->hot[next_random(&rnd) % s->nr_workers]);
 		t = &s->targets[i];
-		/* an access in SMM takes as long as many others */
+		/* An access in SMM takes much longer. */
 		if (t->as_id && (!s->smm || next_random(&rnd) % 4))
 			continue;
 
@@ -249,18 +249,18 @@ static void guest_code(uint32_t vcpu)
 
 /* -------------------------------------------------------------- the host */
 
-/* The slot of a target, and what else only the host knows. */
+/* State of a slot that only the host uses. */
 struct slot {
 	struct target *target;
 	uint32_t as_id, id, npages, flags;
 	size_t size;
 	bool present, is_shared;
-	void *mem[2];			/* one is in use, the other poisoned */
+	void *mem[2];			/* one in use, one poisoned */
 	int cur;
 	uint32_t (*copy)[MAX_VCPUS];	/* follows the log, if there is one */
 	unsigned long by_mmio[BITMAP_BYTES / sizeof(long)];
-	pthread_mutex_t owner;		/* who changes it */
-	pthread_mutex_t state;		/* it is not changing just now */
+	pthread_mutex_t owner;		/* held by the thread that changes it */
+	pthread_mutex_t state;		/* held while its state must not change */
 };
 
 enum log_mode { LOG_GET, LOG_CLEAR, LOG_INIT_SET, NR_LOG_MODES };
@@ -282,7 +282,7 @@ static int nr_slots;
 static enum log_mode log_mode;
 static bool stop, failed, calm;
 static pthread_mutex_t report_lock = PTHREAD_MUTEX_INITIALIZER;
-/* The address space of the process has no hole that others may fall into. */
+/* Reserve the range, so that other mappings do not land in it. */
 static pthread_mutex_t mmap_lock = PTHREAD_MUTEX_INITIALIZER;
 
 enum op { RECREATE, ABSENCE, MOVE, LOG, HARVEST, CHECK, MIGRATE, HOLE, DROP, NR_OPS };
@@ -292,7 +292,7 @@ static const char * const op_names[] = {
 	"replace memory", "unmap", "drop pages",
 };
 
-/* A deletion or move may unmap all slots, and so hide what is still mapped. */
+/* A deletion or move may unmap all slots and hide stale mappings. */
 static const enum op calm_ops[] = { LOG, HARVEST, CHECK, MIGRATE };
 
 static unsigned long op_count[NR_OPS], nr_mmio, nr_fault, nr_dirty;
@@ -340,7 +340,7 @@ static void *allocate(struct slot *s)
 	void *mem, *start;
 	int fd = -1;
 
-	/* aligned, for the sake of huge pages */
+	/* Aligned for huge pages. */
 	mem = mmap(NULL, s->size + align, PROT_NONE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	TEST_ASSERT(mem != MAP_FAILED, "mmap: %s", strerror(errno));
@@ -407,7 +407,7 @@ static void set_region(struct slot *s, uint32_t flags, int pos)
 	s->flags = flags;
 }
 
-/* In between, a guest that reads all ones reads again. */
+/* Meanwhile, a guest that reads all ones retries. */
 static void begin_change(struct slot *s)
 {
 	pthread_mutex_lock(&s->state);
@@ -428,7 +428,7 @@ static void copy_page(struct slot *s, uint32_t page)
 		s->copy[page][v] = load(*word(s->mem[s->cur], page, v));
 }
 
-/* Logging begins: all is copied once. */
+/* Logging is enabled: copy everything once. */
 static void copy_all(struct slot *s)
 {
 	uint32_t p;
@@ -483,7 +483,7 @@ static void op_log(struct slot *s)
 		copy_all(s);
 }
 
-/* Bring the copy up to date with what the log says. */
+/* Update the copy according to the log. */
 static void op_harvest(struct slot *s)
 {
 	unsigned long bits[BITMAP_BYTES / sizeof(long)] = {};
@@ -506,7 +506,7 @@ static void op_harvest(struct slot *s)
 	    ioctl(vm_get_fd(vm), KVM_CLEAR_DIRTY_LOG, &clear))
 		fail_slot(s, "KVM_CLEAR_DIRTY_LOG: %s", strerror(errno));
 
-	/* what this program wrote for a vCPU, KVM does not know */
+	/* KVM does not log what this program wrote for a vCPU. */
 	pthread_mutex_lock(&s->state);
 	for (i = 0; i < BITMAP_BYTES / sizeof(long); i++) {
 		bits[i] |= s->by_mmio[i];
@@ -522,7 +522,7 @@ static void op_harvest(struct slot *s)
 	}
 }
 
-/* Keep vCPUs off the slot for a moment, and look at every word of it. */
+/* Keep vCPUs away from the slot, and check every word of it. */
 static void op_check(struct slot *s)
 {
 	struct target *t = s->target;
@@ -556,8 +556,8 @@ static void op_check(struct slot *s)
 }
 
 /*
- * Other memory with the same content, at the same host address.  It cannot be
- * written to until that is done: KVM_RUN fails, and is repeated.
+ * Replace the memory by another one with the same contents, at the same host
+ * address.  It is write-protected until then: KVM_RUN fails and is repeated.
  */
 static void op_migrate(struct slot *s)
 {
@@ -576,7 +576,7 @@ static void op_migrate(struct slot *s)
 	pthread_mutex_unlock(&s->state);
 }
 
-/* Nothing at the host address for a while. */
+/* Leave the host address unmapped for some time. */
 static void op_hole(struct slot *s, uint32_t rnd)
 {
 	void *mem = s->mem[s->cur], *aside;
@@ -596,7 +596,7 @@ static void op_hole(struct slot *s, uint32_t rnd)
 	end_change(s);
 }
 
-/* Unmap pages, but not for good. */
+/* Unmap pages temporarily. */
 static void op_drop(struct slot *s, uint32_t rnd)
 {
 	uint32_t first = rnd % s->npages;
@@ -631,7 +631,7 @@ static void *worker(void *arg)
 		}
 		store(shared->hot[(uintptr_t)arg], s->target->number);
 
-		/* some changes close together, and a look at what they did */
+		/* Make some changes in quick succession, and check the result. */
 		for (left = next_random(&rnd) % 8; left >= 0 && !load(stop);
 		     left--) {
 			op = next_random(&rnd) % NR_OPS;
@@ -713,7 +713,7 @@ static void *vcpu_worker(void *arg)
 
 	for (;;) {
 		if (_vcpu_run(vm, vcpu)) {
-			/* the memory is not there, or must not be written to */
+			/* The memory is missing or write-protected. */
 			if (!faulting)
 				faulting = time(NULL);
 			if (errno != EFAULT || time(NULL) - faulting > 30) {
@@ -799,12 +799,12 @@ static void probe_code(uint32_t vcpu)
 {
 	struct mailbox *mail = (void *)SMRAM_ADDR(vcpu);
 
-	/* reads its own address */
+	/* Reads its own address. */
 	GUEST_ASSERT(smm_access(vcpu, (uintptr_t)mail, 0, 0) == SMRAM_ADDR(vcpu));
 	GUEST_DONE();
 }
 
-/* Not every KVM can bring a vCPU into SMM and back, even if it says so. */
+/* Not every KVM that claims to support SMM can enter and leave it. */
 static bool smm_works(void)
 {
 	struct ucall uc = {};
@@ -841,7 +841,7 @@ static void create_slots(void)
 		t->index = i % slots_per_as;
 		t->number = i;
 		s->id = FIRST_SLOT + t->index;
-		/* both sizes with both kinds of memory */
+		/* Both sizes with both kinds of memory. */
 		s->npages = t->index % 3 ? SMALL_PAGES : BIG_PAGES;
 		t->npages = s->npages;
 		s->size = s->npages * PAGE;
@@ -918,7 +918,7 @@ static void run(bool smm, int duration)
 	create_slots();
 	shared->smm = smm;
 
-	/* their stacks, too, must not fall into a hole */
+	/* Keep their stacks out of the range, too. */
 	pthread_mutex_lock(&mmap_lock);
 	for (i = 0; i < nr_vcpus; i++)
 		pthread_create(&vcpus[i], NULL, vcpu_worker, (void *)(long)i);
@@ -941,7 +941,7 @@ static void run(bool smm, int duration)
 		smis += shared->smis[i];
 	}
 
-	/* what the vCPUs said last must be there, and in the log */
+	/* The last published values must be in memory and in the log. */
 	if (!failed) {
 		store(stop, false);
 		for (i = 0; i < nr_slots; i++)

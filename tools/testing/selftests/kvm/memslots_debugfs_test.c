@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What KVM shows about memslots: the file "memslots" of a VM in debugfs, and
- * the tracepoints kvm_memslot_update and kvm_swap_active_memslots.
+ * Test the file "memslots" of a VM in debugfs, and the tracepoints
+ * kvm_memslot_update and kvm_swap_active_memslots.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 #define DEBUGFS		"/sys/kernel/debug/"
 #define UNIT		0x100000UL
 #define SIZE		0x100000UL
-/* more lines than fit one read, and not in the order of the gfns */
+/* More lines than fit in one read, not in the order of gfns. */
 #define MANY		500
 #define SCATTER(i)	((i) * 263UL % MANY)
 
@@ -40,7 +40,7 @@ static int set_region(int id, int flags, unsigned long gpa, unsigned long size)
 	return ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
-/* A file as a string in @text; -1 if it cannot be read to the end. */
+/* Read a file into @text as a string; returns -1 on error. */
 static int slurp(const char *name, size_t step)
 {
 	int fd = open(name, O_RDONLY);
@@ -57,7 +57,7 @@ static int slurp(const char *name, size_t step)
 	return got;
 }
 
-/* How many lines of @text have @what in them? */
+/* Count the lines of @text that contain @what. */
 static int count(const char *what)
 {
 	char *at = text;
@@ -72,7 +72,7 @@ static int count(const char *what)
 	return n;
 }
 
-/* Does the file have a line for each slot that should be there, in order? */
+/* Check that the file has a line for each expected slot, in order. */
 static int listed(int nr, size_t step)
 {
 	unsigned long long first, end, addr, above = 0;
@@ -112,7 +112,7 @@ static void test_file(void)
 	ksft_test_result(ok && listed(MANY, 4096), "%d slots\n", MANY);
 	ksft_test_result(listed(MANY, 7), "read 7 bytes at a time\n");
 
-	/* slots that go away between two reads are not missed, nor shown twice */
+	/* If slots are deleted between reads, none is skipped or repeated. */
 	fd = open(path, O_RDONLY);
 	ok = fd >= 0 && read(fd, buf, sizeof(buf)) == sizeof(buf);
 	for (i = 0; i < MANY; i += 2)
@@ -121,7 +121,7 @@ static void test_file(void)
 		;
 	ksft_test_result(ok && listed(MANY / 2, 4096), "half of them deleted\n");
 
-	/* a file that is open does not keep the VM, nor touch a freed one */
+	/* An open file does not keep the VM, nor access a freed one. */
 	close(vm_fd);
 	ok = lseek(fd, 0, SEEK_SET) || read(fd, text, 4096) <= 0;
 	ksft_test_result(ok && access(path, F_OK), "VM gone\n");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * User space makes a vCPU leave its nested guest, by telling that it is in SMM:
- * with KVM_SET_VCPU_EVENTS, and with the events of KVM_RUN's registers.
+ * Force a vCPU out of its nested guest by setting it to SMM, with
+ * KVM_SET_VCPU_EVENTS and with the events in the registers of KVM_RUN.
  *
- * KVM unmaps then what it has mapped of L1's memory for L2, here the virtual
- * APIC page.  That takes kvm->srcu.  If it is missing, the log of a kernel with
- * PROVE_RCU says so; there is nothing else to see.
+ * KVM then unmaps memory of L1 that it has mapped for L2, here the virtual-APIC
+ * page, which requires kvm->srcu.  A kernel with PROVE_RCU reports in its log if
+ * that is not held; there is nothing else to check.
  */
 #include <errno.h>
 #include <stdint.h>

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Change memslots while vCPUs and other ioctls take the locks that they take.
+ * Change memslots while vCPUs and other ioctls take locks.
  *
- * Who changes memslots holds kvm->slots_lock, and waits for vCPUs to come out of
- * sections of kvm->srcu, or out of the gate.  There, a vCPU must not wait for a
- * lock whose owner wants kvm->slots_lock.  Here it
+ * A change of memslots holds kvm->slots_lock and waits for vCPUs to leave
+ * kvm->srcu read-side critical sections, or the gate.  A vCPU must not wait there
+ * for a lock whose owner wants kvm->slots_lock.  In this test, the vCPU
  *
  *   - accesses the ports of the PIT, while another thread switches the PIT's
- *     reinjection on and off, which takes kvm->slots_lock where there is AVIC;
+ *     reinjection on and off, which takes kvm->slots_lock with AVIC;
  *   - needs memory for page tables, and may have to reclaim some, which shrinks
  *     those of other VMs, while another thread changes kvm.nx_huge_pages, which
  *     takes kvm->slots_lock of each VM.
  *
- * All this has to come to an end.  Where lockdep is in the kernel, it knows from
- * one of each, even if they do not meet.
+ * All threads must make progress.  A kernel with lockdep reports a wrong order of
+ * locks even if the threads never deadlock.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -106,7 +106,7 @@ static void *reinject(void *arg)
 	return NULL;
 }
 
-/* Where that is not possible, it is not done. */
+/* Skipped if not possible. */
 static void write_to(const char *path, const char *value)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -141,8 +141,8 @@ static long number_in(const char *path, const char *format)
 }
 
 /*
- * Let there be less free memory than kswapd wants, but more than is kept for an
- * emergency: the mark of the former is a quarter above that of the latter.
+ * Reduce free memory below the low watermark, which wakes up kswapd, but not
+ * below the minimum watermark: the former is a quarter above the latter.
  */
 static void *reclaim(void *arg)
 {
@@ -176,7 +176,7 @@ static void set_other(uint64_t size)
 }
 
 #ifdef KVM_SET_USER_MEMORY_REGIONS
-/* The slots but for that one: the vCPU is held, where that is known. */
+/* All slots but one: vCPUs are held, if the kernel supports the ioctl. */
 static void remove_other(void)
 {
 	struct kvm_userspace_memory_region regions[] = {
@@ -268,7 +268,7 @@ int main(int argc, char *argv[])
 	ksft_print_header();
 	ksft_set_plan(1);
 
-	/* Of what waits for ever, a part cannot be killed: do not wait for it. */
+	/* Threads that deadlock may not be killable: do not wait for them. */
 	pid = fork();
 	TEST_ASSERT(pid >= 0, "fork: %s", strerror(errno));
 	if (!pid)

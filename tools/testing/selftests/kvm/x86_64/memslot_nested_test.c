@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Memslots change while a nested guest (VMX) has a page of them in use that KVM
- * keeps: its virtual-APIC page, which the CPU writes to by a host address.
+ * Change memslots while a nested guest (VMX) uses a page of them that KVM pins:
+ * its virtual-APIC page, which the CPU writes to by a host address.
  *
- * L2 writes to CR8, which the virtual-APIC page gets, and tells user space;
- * meanwhile the page's slot is changed.  L2 does not know, and does not leave to
- * L1 unless told.  Whatever the way to change slots:
+ * L2 writes to CR8, and thus to the virtual-APIC page, and reports to user space.
+ * Meanwhile, the slot of the page is changed.  L2 does not exit to L1 unless
+ * requested.  Whatever ioctl changes the slots:
  *
- *  - host memory that stays gets the writes, and they are in the dirty log, also
- *    those before the change if the whole map was changed at once;
- *  - if the page gets other host memory, L2's next writes may go to the old one,
- *    as KVM keeps it until L2 leaves to L1, but to nothing else, and are in the
- *    log;
- *  - from the next entry to L2 on, they go to the new one alone.
+ *  - if the host memory stays, it gets the writes, and they are in the dirty log,
+ *    including those before the change if the whole map was changed at once;
+ *  - if the page gets other host memory, the next writes of L2 may go to the old
+ *    memory, as KVM keeps it until L2 exits to L1, but nowhere else, and are in
+ *    the log;
+ *  - from the next entry to L2 on, they go to the new memory only.
  */
 #include <errno.h>
 #include <linux/kvm.h>
@@ -33,10 +33,10 @@
 #define OTHER_SLOT	11
 #define PAGES		4
 #define GPA		0xc0000000UL
-#define VAPIC_PAGE	1		/* of those */
+#define VAPIC_PAGE	1		/* index of the virtual-APIC page */
 #define VTPR		0x80		/* in the virtual-APIC page */
 
-/* What L2 does before it tells that it did: bits above those of CR8. */
+/* Requests to L2, in bits above those of CR8. */
 #define EXIT_TO_L1	0x10
 
 static unsigned char l2_stack[4096];
@@ -81,7 +81,7 @@ static unsigned char *memory[2];
 static uint64_t *todo_hva;
 static bool whole_map;
 
-/* Have L2 write @cr8. */
+/* Let L2 write @cr8. */
 static void l2(uint64_t cr8)
 {
 	struct kvm_run *run = vcpu_state(vm, VCPU);
@@ -110,7 +110,7 @@ static void set_one(struct kvm_userspace_memory_region region)
 		    strerror(errno));
 }
 
-/* Put @from's pages [@first, PAGES) into @slot, and those before into another. */
+/* Put pages [@first, PAGES) of @from into @slot, the others into another one. */
 static void set(uint32_t slot, int first, int from)
 {
 	struct kvm_userspace_memory_region regions[] = {

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Delete memslots while the vCPU has to drop its root, and has not yet.
+ * Delete memslots while a vCPU has been asked to drop its root.
  *
- * When a memslot is deleted, KVM tells the vCPUs to drop the roots of their page
- * tables.  A page fault may be on its way then.  What it maps in the old root
- * has to be gone before its own memslot is, even if a signal takes the vCPU to
- * user space, and the vCPU drops that root only when it is run again.
+ * When a memslot is deleted, KVM asks the vCPUs to drop the roots of their page
+ * tables.  A page fault may be in progress then.  Its mapping in the old root must
+ * not outlive its memslot, even if a signal takes the vCPU to user space and the
+ * vCPU drops the root only when it runs again.
  *
- * So, in each round: the guest writes to one absent huge page after another, and
- * a slot that it does not use is deleted.  At some random time after that, a
- * signal brings the vCPU to user space, where it waits.  Now the slot that it
- * does use is deleted, its memory dropped, and both slots are created again.
+ * In each round, the guest writes to one absent huge page after another, and a
+ * slot that it does not use is deleted.  At some random time after that, a signal
+ * takes the vCPU to user space, where it waits.  Then the slot that it uses is
+ * deleted, its memory is released, and both slots are created again.
  *
  * The guest has no paging: with shadow paging (kvm_amd.npt=0, kvm_intel.ept=0),
- * its huge pages are mapped in the root itself.  There is nothing to check but
- * that the kernel survives: one that fails says so in its log.
+ * its huge pages are mapped in the root itself.  The test only checks that the
+ * kernel survives; a failure is reported in the kernel log.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -46,7 +46,7 @@
 #define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
 #define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
 
-/* What the guest runs, from address 0: a write to each huge page, for ever. */
+/* Guest code at address 0: write to each huge page, forever. */
 static const uint8_t guest_code[] = {
 	0x89, 0xd9,				/* 1: movl %ebx, %ecx */
 	0x89, 0x01,				/* 2: movl %eax, (%ecx) */
@@ -82,7 +82,7 @@ static void *map_memory(size_t size)
 	return mem;
 }
 
-/* Protected mode as it is entered first: flat segments of 4 GiB, no paging. */
+/* Protected mode without paging, flat segments of 4 GiB. */
 static void set_up_vcpu(void)
 {
 	struct kvm_segment segment = {
@@ -114,7 +114,7 @@ static void on_alarm(int sig)
 {
 }
 
-/* Alarms come here: the main thread has them blocked. */
+/* Alarms are delivered here: the main thread blocks them. */
 static void *run_vcpu(void *alarms)
 {
 	int r;
@@ -135,8 +135,8 @@ static void *run_vcpu(void *alarms)
 }
 
 /*
- * The first one after that time, none if that is 0; then so many that one finds
- * the vCPU running.
+ * Send the first alarm after that time, none if it is 0; then so many that one
+ * hits the vCPU while it runs.
  */
 static void set_alarms(long first_us)
 {
