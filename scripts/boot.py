@@ -34,7 +34,7 @@ from machine import MACHINES, MODES, mode_of
 from source import fetch
 from qemu import base_of, build as build_qemu
 from tree import materialise
-from workshop import OUT, TOP, VARS, Base, Failure, main, pretty, read, run, stage, table, took, write
+from workshop import OUT, TOP, VARS, Base, Failure, install, main, pretty, read, run, stage, table, took, write
 
 # Warnings in the kernel log.
 SPLAT = re.compile(
@@ -303,17 +303,18 @@ def guest(name, log, image, slower=1, rounds=0, words=(), qemu=None, gap=0):
             f"{log}/load.log", "building the load of the guest failed")
         files = [("load", work / "load")]
     inner = initramfs(work / "inner-initramfs", INNER_INIT.encode(), files)
-    extra = [Test("inner", 0, "", inner), Test("image", 0, "", image), Test("play", 0, "", TOP / "scripts/guest_driver.py")]
+    extra = [Test("inner", 0, "", inner), Test("image", 0, "", image),
+             *(Test(name, 0, "", TOP / "scripts" / name) for name in ("guest_driver.py", "guest_gap.py", "guest_qemu.py"))]
     if qemu:
         run(["strip", "-o", work / "qemu", qemu], f"{log}/load.log", f"{pretty(qemu)} is no program", append=True)
         extra.append(Test("qemu", 0, "", work / "qemu"))
-    command = shlex.join(map(str, ["python3", "/tmp/play", "/tmp", rounds, *words])) if rounds else QUICK
+    command = shlex.join(map(str, ["python3", "/tmp/guest_driver.py", "/tmp", rounds, *words])) if rounds else QUICK
     if gap:
         run(["gcc", "-m32", "-c", "-o", work / "gap.o", TOP / "scripts/guest_gap.S"], f"{log}/load.log",
             "building the firmware failed", append=True)
         run(["objcopy", "-O", "binary", "-j", ".text", work / "gap.o", work / "gap"], f"{log}/load.log", "", append=True)
-        extra += [Test("gap", 0, "", work / "gap"), Test("measure", 0, "", TOP / "scripts/guest_gap.py")]
-        command = f"python3 /tmp/measure /tmp /tmp/qemu {gap}"
+        extra.append(Test("gap", 0, "", work / "gap"))
+        command = f"python3 /tmp/guest_gap.py /tmp /tmp/qemu {gap}"
     write(work / "guest", GUEST.replace("LIMIT", str(limit)).replace("COMMAND", command))
     test = Test("guest", limit + 30, "/tests.d/guest", work / "guest")
     root = ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
@@ -376,9 +377,12 @@ def gaps(title, log, image, slower, changes):
     said = read(OUT / "log" / f"{log}-gap/play")
     print("\n".join(line for line in said.splitlines() if "[counts]" in line))
     print(table(guest_gap.HEAD, list(guest_gap.rows(said))))
-    write(OUT / "log" / f"{log}-gap/gap.svg", guest_gap.plot(said))
+    svg = OUT / "log" / f"{log}-gap/gap.svg"
+    write(svg.with_suffix(".gp"), guest_gap.plot(said, svg))
+    install("bench")
+    run(["gnuplot", svg.with_suffix(".gp")], f"{log}-gap/gnuplot", f"gnuplot could not draw {pretty(svg)}")
     print("Medians in microseconds. Nothing can be concluded unless idle is far below the others, and the same off and on.")
-    print(f"all longest gaps: {pretty(OUT / 'log' / f'{log}-gap/gap.svg')}")
+    print(f"all longest gaps: {pretty(svg)}")
     return report(result)
 
 

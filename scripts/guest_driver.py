@@ -12,66 +12,40 @@ With MACHINE (pc, q35) and a QEMU program, the load also splits and merges the g
 QEMU's -accel kvm,atomic-memslots; its trace events are counted.
 """
 
-import json
-import os
 import re
-import socket
 import subprocess
 import sys
 import time
 
-PATIENCE = 300
+from guest_qemu import PATIENCE, TRACED, Broken, Qemu, connect, trace_options, traced, wait_for
+
 START = time.monotonic()
 DIR = sys.argv[1]
 MACHINE, QEMU, ATOMIC = (sys.argv[3:] + [""] * 3)[:3]
-TRACED = {"kvm_region_commit": "commits", "kvm_region_pause": "pauses", "kvm_set_user_memory": "ioctls for a slot",
-          "kvm_set_user_memory_regions": "ioctls for all"}
 MIB = 1 << 20
-
-
-class Broken(Exception):
-    pass
 
 
 def say(text):
     print(f"[{time.monotonic() - START:6.1f}] {text}", flush=True)
 
 
-def wait_for(what, function, patience=PATIENCE):
-    """The first result of FUNCTION that is true."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        result = function()
-        if result:
-            return result
-        time.sleep(0.1)
-    raise Broken(f"waited {patience} s for {what}")
-
-
-def connect(path):
-    link = socket.socket(socket.AF_UNIX)
-    link.connect(path)
-    return link
-
-
-class Guest:
+class Guest(Qemu):
     """A QEMU process; DIMMS are those that an incoming guest comes with."""
 
     number = 0
 
     def __init__(self, dimms=(), incoming=False):
         Guest.number += 1
-        self.name = f"QEMU {Guest.number}"
-        self.path = f"{DIR}/{Guest.number}"
-        self.events, self.said, self.pending, self.asked = [], "", b"", 1000 * Guest.number
+        path = f"{DIR}/{Guest.number}"
+        self.said, self.pending, self.asked = "", b"", 1000 * Guest.number
         command = [QEMU or "qemu-system-x86_64", "-accel", "kvm" + (ATOMIC and f",atomic-memslots={ATOMIC}"),
                    "-cpu", "EPYC,-xsave", "-smp", "2", "-nodefaults",
                    "-m", "256M,slots=4,maxmem=2G", "-no-user-config", "-no-reboot", "-display", "none",
                    "-kernel", f"{DIR}/image", "-initrd", f"{DIR}/inner",
                    "-append", "console=ttyS0 ignore_loglevel panic=-1 memhp_default_state=online_movable",
-                   "-serial", f"file:{self.path}.console", "-qmp", f"unix:{self.path}.qmp,server=on,wait=off",
+                   "-serial", f"file:{path}.console",
                    "-device", "virtio-serial-pci",
-                   "-chardev", f"socket,id=load,path={self.path}.load,server=on,wait=off",
+                   "-chardev", f"socket,id=load,path={path}.load,server=on,wait=off",
                    "-device", "virtserialport,chardev=load,name=load",
                    "-object", "memory-backend-ram,id=vmem,size=256M",
                    "-device", "virtio-mem-pci,id=vm0,memdev=vmem,requested-size=0"]
@@ -83,25 +57,12 @@ class Guest:
             command += ["-device", "VGA,romfile=", "-machine", MACHINE, "-L", "/usr/share/seabios", "-L", "/usr/share/qemu",
                         "-global", "virtio-mem.unplugged-inaccessible=off"]
         if ATOMIC:
-            command += ["-D", f"{self.path}.trace", *(word for event in TRACED for word in ("-trace", event))]
+            command += trace_options(path)
         if incoming:
-            command += ["-incoming", f"unix:{self.path}.incoming"]
-        with open(f"{self.path}.stderr", "wb") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors)
-        wait_for(f"{self.name} to start", lambda: self.alive() and os.path.exists(f"{self.path}.load"))
-        self.link = connect(f"{self.path}.qmp").makefile("rw", encoding="utf-8")
-        self.link.readline()
-        self.qmp("qmp_capabilities")
-        self.port = connect(f"{self.path}.load")
+            command += ["-incoming", f"unix:{path}.incoming"]
+        super().__init__(f"QEMU {Guest.number}", path, command, "load")
+        self.port = connect(f"{path}.load")
         self.port.settimeout(0.2)
-
-    def alive(self):
-        if self.process.poll() is not None:
-            with open(f"{self.path}.stderr", encoding="utf-8", errors="replace") as errors:
-                last = ([line for line in errors if "warning" not in line] or ["no error"])[-1].strip()
-            # Without an error: with -no-reboot, a guest that resets itself or has a triple fault.
-            raise Broken(f"{self.name} ended with {self.process.returncode}: {last}")
-        return True
 
     def runs(self):
         """It has not ended, and is not stopped by an error."""
@@ -111,21 +72,6 @@ class Guest:
             with open(f"{self.path}.stderr", encoding="utf-8", errors="replace") as errors:
                 said = [line for line in errors.read().splitlines() if line.startswith(("KVM", "emulation", "error"))]
             raise Broken(f"{self.name} has stopped: {status}: {', '.join(said[:2])}")
-
-    def qmp(self, command, **arguments):
-        self.link.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self.link.flush()
-        while True:
-            line = self.link.readline()
-            if not line:
-                raise Broken(f"{self.name} is gone, after {command}")
-            answer = json.loads(line)
-            if "event" in answer:
-                self.events.append((answer["event"], answer.get("data", {})))
-            elif "error" in answer:
-                raise Broken(f"{command} {arguments}: {answer['error']['desc']}")
-            else:
-                return answer["return"]
 
     def happened(self, *names, device):
         """Take the first event of these names about DEVICE."""
@@ -260,15 +206,8 @@ def main():
         say(f"FAILED: {error}")
         code = 1
     if ATOMIC:
-        count = dict.fromkeys(TRACED, 0)
-        for i in range(1, Guest.number + 1):
-            if not os.path.exists(f"{DIR}/{i}.trace"):
-                continue
-            with open(f"{DIR}/{i}.trace", encoding="utf-8", errors="replace") as trace:
-                for line in trace:
-                    for event in TRACED:
-                        count[event] += f"{event} " in line
-        say("traced: " + ", ".join(f"{count[event]} {name}" for event, name in TRACED.items()))
+        counts = [sum(count) for count in zip(*(traced(f"{DIR}/{i}") for i in range(1, Guest.number + 1)))]
+        say("traced: " + ", ".join(f"{count} {name}" for count, name in zip(counts, TRACED.values())))
     with open(f"{DIR}/console", "w", encoding="utf-8") as console:
         for i in range(1, Guest.number + 1):
             with open(f"{DIR}/{i}.console", encoding="utf-8", errors="replace") as part:

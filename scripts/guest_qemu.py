@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A QEMU process with its QMP monitor, for programs that run in the kernel under test (make guest)."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+
+PATIENCE = 300
+TRACED = {"kvm_region_commit": "commits", "kvm_region_pause": "pauses", "kvm_set_user_memory": "ioctls for a slot",
+          "kvm_set_user_memory_regions": "ioctls for all"}
+
+
+class Broken(Exception):
+    pass
+
+
+def wait_for(what, function, patience=PATIENCE):
+    """The first result of FUNCTION that is true."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        result = function()
+        if result:
+            return result
+        time.sleep(0.1)
+    raise Broken(f"waited {patience} s for {what}")
+
+
+def connect(path):
+    link = socket.socket(socket.AF_UNIX)
+    link.connect(path)
+    return link
+
+
+class Qemu:
+    """COMMAND with -qmp; its files are PATH.*. It is ready when PATH.LAST, the last socket that it makes, is there too."""
+
+    def __init__(self, name, path, command, last="qmp"):
+        self.name, self.path, self.events = name, path, []
+        for end in ("qmp", last):
+            if os.path.exists(f"{path}.{end}"):
+                os.unlink(f"{path}.{end}")
+        with open(f"{path}.stderr", "wb") as errors:
+            self.process = subprocess.Popen([*command, "-qmp", f"unix:{path}.qmp,server=on,wait=off"],
+                                            stdin=subprocess.DEVNULL, stderr=errors)
+        wait_for(f"{name} to start", lambda: self.alive() and all(os.path.exists(f"{path}.{end}") for end in ("qmp", last)))
+        self.link = connect(f"{path}.qmp").makefile("rw", encoding="utf-8")
+        self.link.readline()
+        self.qmp("qmp_capabilities")
+
+    def alive(self):
+        if self.process.poll() is not None:
+            with open(f"{self.path}.stderr", encoding="utf-8", errors="replace") as errors:
+                last = ([line for line in errors if "warning" not in line] or ["no error"])[-1].strip()
+            # Without an error: with -no-reboot, a guest that resets itself or has a triple fault.
+            raise Broken(f"{self.name} ended with {self.process.returncode}: {last}")
+        return True
+
+    def qmp(self, command, **arguments):
+        self.link.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self.link.flush()
+        while True:
+            line = self.link.readline()
+            if not line:
+                raise Broken(f"{self.name} is gone, after {command}")
+            answer = json.loads(line)
+            if "event" in answer:
+                self.events.append((answer["event"], answer.get("data", {})))
+            elif "error" in answer:
+                raise Broken(f"{command} {arguments}: {answer['error']['desc']}")
+            else:
+                return answer["return"]
+
+
+def trace_options(path):
+    """Options that have QEMU write the events of TRACED to PATH.trace."""
+    return ["-D", f"{path}.trace", *(word for event in TRACED for word in ("-trace", event))]
+
+
+def traced(path):
+    """How often each event of TRACED is in PATH.trace."""
+    if not os.path.exists(f"{path}.trace"):
+        return [0] * len(TRACED)
+    with open(f"{path}.trace", encoding="utf-8", errors="replace") as trace:
+        lines = trace.read().splitlines()
+    return [sum(f"{event} " in line for line in lines) for event in TRACED]
