@@ -149,6 +149,8 @@ static void tree_replace(struct kvm_memory_slot *old, struct kvm_memory_slot *ne
 	kvm_memslots_replace(&space.sets[1], old, new);
 	kvm_memslots_replace(&space.sets[0], old, new);
 	kvm_memslot_ids_replace(&space.ids, old, new);
+	/* As when the sets are switched: the slot may be gone. */
+	space.sets[0].last_used_slot = NULL;
 }
 
 /* ---------------------------------------------------------------- the same slots for both */
@@ -293,6 +295,7 @@ static void array_op(int op, unsigned long loops)
 static void tree_op(int op, unsigned long loops)
 {
 	struct kvm_memory_slot *slot, *old;
+	struct kvm_memslots *set = &space.sets[0];
 	unsigned long i;
 
 	switch (op) {
@@ -318,7 +321,7 @@ static void tree_op(int op, unsigned long loops)
 		for (i = 0; i < loops; i++) {
 			u64 gfn = gfns[1][i % GFNS];
 
-			kvm_for_each_memslot_in_gfn_range(slot, &space.sets[0], gfn, gfn + 2 * SLOT_PAGES * (WALK - 1) + 1)
+			kvm_for_each_memslot_in_gfn_range(slot, set, gfn, gfn + 2 * SLOT_PAGES * (WALK - 1) + 1)
 				sink += slot->npages;
 		}
 		return;
@@ -326,7 +329,7 @@ static void tree_op(int op, unsigned long loops)
 		for (i = 0; i < loops; i++) {
 			unsigned long hva = hva_of(below(nr_slots)) + PAGE_SIZE;
 
-			kvm_for_each_memslot_in_hva_range(slot, &space.sets[0], hva, hva + PAGE_SIZE)
+			kvm_for_each_memslot_in_hva_range(slot, set, hva, hva + PAGE_SIZE)
 				sink += slot->npages;
 		}
 		return;

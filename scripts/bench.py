@@ -475,14 +475,13 @@ def native():
     stage.plan(5)
     base = Base()
     materialise(base)
-    made, program = OUT / "memslots", BENCH / "native"
+    made, program, harness = base.out / "memslots", BENCH / "native", base.tree / "tools/testing/memslots"
     with stage("building the container for this machine"):
         objects = [made / "fast" / name for name in ("shim.o", "virt/kvm/memslots.o", "lib/rbtree.o", "lib/interval_tree.o")]
-        run(["make", "-C", TOP / "tools/testing/memslots", f"KDIR={base.tree}", f"O={made}", *objects], "bench/native",
-            "building the memslots for user space failed")
+        run(["make", "-C", harness, f"O={made}", *objects], "bench/native", "building the memslots for user space failed")
         BENCH.mkdir(parents=True, exist_ok=True)
         run(["gcc", "-std=gnu11", "-O2", "-g", "-Wall", "-Wno-unused-function", "-pthread", "-D_GNU_SOURCE",
-             f"-I{TOP}/tools/testing/memslots/include", f"-I{made}/include", TOP / "bench/native.c", *objects,
+             f"-I{harness}/include", f"-I{made}/include", TOP / "bench/native.c", *objects,
              "-o", program], "bench/native", "building bench/native.c failed", append=True)
     with stage("measuring"):
         log = run([program], "bench/native-run", "bench/native failed")
