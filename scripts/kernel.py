@@ -217,8 +217,13 @@ def seed(variant):
 def programs(base, commit, arch):
     """The KVM selftests that the kernel's Makefile builds for ARCH."""
     makefile = git(base.tree, "show", f"{commit}:{base['SELFTESTS']}")
-    return [word for words in re.findall(rf"^(?:{base[f'PROGRAMS_{arch.name}']}) \+?= (.*)$", makefile, re.M)
-            for word in words.split() if not word.startswith("$")]
+
+    def words(variable):
+        for word in " ".join(re.findall(rf"^{variable} [:+]?= (.*)$", makefile, re.M)).split():
+            inner = re.fullmatch(r"\$\((\w+)\)", word)
+            yield from words(inner[1]) if inner else [word]
+
+    return list(words(base[f"PROGRAMS_{arch.name}"]))
 
 
 def selftests(base, commits, arch):
