@@ -78,7 +78,7 @@ figures() {
 	echo "measuring ..." >&2
 	for options in "-s 509 -n 20 -e unmap-idle" "-s 10 -l 2M -f exit-user"; do
 		# shellcheck disable=SC2086 # its words
-		"$here/tests.d/memslot_perf_test" -q -o - $options 2>>"$work/log" </dev/null
+		"$here/tests.d/memslot_cost_test" -q -o - $options 2>>"$work/log" </dev/null
 	done | sed -n 's/^{.*"test": *"\([^"]*\)".*"mean_us": *\([0-9.]*\).*/figure\t\1\t\2/p'
 }
 

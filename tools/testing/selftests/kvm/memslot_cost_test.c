@@ -1038,7 +1038,7 @@ static void help(const char *name, FILE *to)
 
 static void __attribute__((noreturn)) usage(const char *what, const char *arg)
 {
-	fprintf(stderr, "memslot_perf_test: %s: %s (see -h)\n", arg, what);
+	fprintf(stderr, "memslot_cost_test: %s: %s (see -h)\n", arg, what);
 	exit(KSFT_FAIL);
 }
 
