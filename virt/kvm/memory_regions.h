@@ -3,13 +3,13 @@
 #define __KVM_MEMORY_REGIONS_H
 
 /*
- * Change the whole map of an address space: what memory_regions.c,
- * memory_regions_diff.c and kvm_main.c share.
+ * Change the whole map of an address space: what memory_regions*.c share.
  *
  * These files do not depend on how slots are stored.  "memslots.h" provides, with
  * kvm->slots_lock held:
  *
  *	struct kvm_map_region		a region as user space describes it
+ *	kvm_check_map_region()		check it, apart from the map (not locked)
  *	kvm_memslot_at_or_above()	find a slot by gfn, or its upper neighbour
  *	kvm_memslot_next()		get the slot with the next higher gfn
  *	kvm_memslots_insert()		insert a slot into a set unless it overlaps
@@ -100,5 +100,10 @@ void kvm_memslot_carry_log(struct kvm_memslots *slots,
 /* memory_regions.c: a change of the whole map */
 int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 			   struct kvm_map_region *regions, unsigned int nr);
+
+/* memory_regions_ioctl.c: KVM_SET_USER_MEMORY_REGIONS */
+struct kvm_userspace_memory_regions;
+int kvm_vm_ioctl_set_memory_regions(struct kvm *kvm,
+				    const struct kvm_userspace_memory_regions *map);
 
 #endif /* __KVM_MEMORY_REGIONS_H */

@@ -66,6 +66,10 @@ void kvm_memslots_create_debugfs(struct kvm *kvm);
  */
 #define kvm_map_region kvm_userspace_memory_region
 
+#define kvm_arch_nr_memslot_as_ids(kvm)		KVM_ADDRESS_SPACE_NUM
+#define kvm_arch_can_replace_memslots(kvm)	true
+#define kvm_check_map_region(kvm, region, size)	kvm_check_memory_region(region)
+
 /* Copying a slot takes a fraction of the time of inserting one. */
 static inline bool kvm_memslots_try_copy(struct kvm_memslots *slots,
 					 struct kvm_memslots *from,

@@ -2,10 +2,7 @@
 #ifndef __KVM_MEMSLOTS_INTERNAL_H
 #define __KVM_MEMSLOTS_INTERNAL_H
 
-/*
- * Helpers of kvm_main.c that change memslots, and what memory_regions.h needs
- * besides.  kvm->slots_lock is held for all of them.
- */
+/* What memory_regions.h needs; the first part is in kvm_main.c. */
 #include <linux/file.h>
 #include <linux/kvm_host.h>
 
@@ -13,7 +10,6 @@
 
 #define kvm_map_region kvm_userspace_memory_region2
 
-/* kvm_main.c */
 struct kvm_memslots *kvm_get_inactive_memslots(struct kvm *kvm, int as_id);
 void kvm_memslots_replace(struct kvm_memslots *slots,
 			  struct kvm_memory_slot *old,
@@ -27,6 +23,8 @@ void kvm_commit_memory_region(struct kvm *kvm, struct kvm_memory_slot *old,
 			      const struct kvm_memory_slot *new,
 			      enum kvm_mr_change change);
 void kvm_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot);
+int kvm_check_map_region(struct kvm *kvm, const struct kvm_map_region *region,
+			 size_t size);
 
 static inline struct kvm_memory_slot *
 kvm_memslot_at_or_above(struct kvm_memslots *slots, gfn_t gfn)

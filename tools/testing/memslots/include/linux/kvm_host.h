@@ -131,8 +131,6 @@ int kvm_set_memory_region(struct kvm *kvm,
 			  const struct kvm_userspace_memory_region *mem);
 int kvm_vm_ioctl_set_memory_region(struct kvm *kvm,
 				   struct kvm_userspace_memory_region *mem);
-int kvm_vm_ioctl_set_memory_regions(struct kvm *kvm,
-				    const struct kvm_userspace_memory_regions *map);
 struct kvm_memory_slot *kvm_vcpu_gfn_to_memslot(struct kvm_vcpu *vcpu,
 						gfn_t gfn);
 void *kvm_memslot_calloc(size_t n, size_t size);
