@@ -66,9 +66,22 @@ void kvm_memslots_create_debugfs(struct kvm *kvm);
  */
 #define kvm_map_region kvm_userspace_memory_region
 
-#define kvm_arch_nr_memslot_as_ids(kvm)		KVM_ADDRESS_SPACE_NUM
-#define kvm_arch_can_replace_memslots(kvm)	true
-#define kvm_check_map_region(kvm, region, size)	kvm_check_memory_region(region)
+static inline int kvm_arch_nr_memslot_as_ids(struct kvm *kvm)
+{
+	return KVM_ADDRESS_SPACE_NUM;
+}
+
+static inline bool kvm_arch_can_replace_memslots(struct kvm *kvm)
+{
+	return true;
+}
+
+static inline int kvm_check_map_region(struct kvm *kvm,
+				       const struct kvm_map_region *region,
+				       size_t size)
+{
+	return kvm_check_memory_region(region);
+}
 
 /* Copying a slot takes a fraction of the time of inserting one. */
 static inline bool kvm_memslots_try_copy(struct kvm_memslots *slots,

@@ -2,13 +2,13 @@
 #ifndef __KVM_MEMSLOTS_INTERNAL_H
 #define __KVM_MEMSLOTS_INTERNAL_H
 
-/* What memory_regions.h needs; the first part is in kvm_main.c. */
-#include <linux/file.h>
+/*
+ * What memory_regions.h needs, besides memslots_gmem.h.  The first part is in
+ * kvm_main.c.
+ */
 #include <linux/kvm_host.h>
 
-#include "guest_memfd.h"
-
-#define kvm_map_region kvm_userspace_memory_region2
+#include "memslots_gmem.h"
 
 struct kvm_memslots *kvm_get_inactive_memslots(struct kvm *kvm, int as_id);
 void kvm_memslots_replace(struct kvm_memslots *slots,
@@ -62,11 +62,19 @@ static inline bool kvm_memslots_insert(struct kvm_memslots *slots,
 	return true;
 }
 
-#define kvm_memslots_try_copy(slots, from, nr_changes)	false
+static inline bool kvm_memslots_try_copy(struct kvm_memslots *slots,
+					 struct kvm_memslots *from,
+					 unsigned int nr_changes)
+{
+	return false;
+}
 
 /* Each set has its own hash by id, of fixed size. */
-#define kvm_memslots_replace_id(slots, old, new)	do { } while (0)
-#define kvm_commit_memslot_id(kvm, old, new)		kfree(old)
+static inline void kvm_memslots_replace_id(struct kvm_memslots *slots,
+					   struct kvm_memory_slot *old,
+					   struct kvm_memory_slot *new)
+{
+}
 
 static inline int kvm_memslots_fit_ids(struct kvm_memslots *slots, int more)
 {
@@ -74,11 +82,28 @@ static inline int kvm_memslots_fit_ids(struct kvm_memslots *slots, int more)
 }
 
 /* kvm_commit_memory_region() counts them. */
-#define kvm_memslots_count_pages(kvm, deleted, created)	do { } while (0)
+static inline void kvm_memslots_count_pages(struct kvm *kvm, u64 deleted,
+					    u64 created)
+{
+}
+
+static inline void kvm_commit_memslot_id(struct kvm *kvm,
+					 struct kvm_memory_slot *old,
+					 struct kvm_memory_slot *new)
+{
+	kfree(old);
+}
 
 /* vCPUs, and KVMGT, allocate arch data of slots in the active set. */
-#define kvm_lock_slots_arch(kvm)	mutex_lock(&(kvm)->slots_arch_lock)
-#define kvm_unlock_slots_arch(kvm)	mutex_unlock(&(kvm)->slots_arch_lock)
+static inline void kvm_lock_slots_arch(struct kvm *kvm)
+{
+	mutex_lock(&kvm->slots_arch_lock);
+}
+
+static inline void kvm_unlock_slots_arch(struct kvm *kvm)
+{
+	mutex_unlock(&kvm->slots_arch_lock);
+}
 
 static inline int kvm_refresh_slot_arch(struct kvm *kvm,
 					const struct kvm_memory_slot *old,
@@ -88,61 +113,6 @@ static inline int kvm_refresh_slot_arch(struct kvm *kvm,
 		return kvm_arch_refresh_memslot(kvm, new);
 	new->arch = old->arch;
 	return 0;
-}
-
-/* A dirty ring names a slot by its id. */
-static inline bool kvm_memslot_can_inherit(struct kvm *kvm,
-					   const struct kvm_memory_slot *old,
-					   const struct kvm_map_region *region)
-{
-	/* Bound by the address of the slot, and unbound when it is freed. */
-	if (kvm_slot_has_gmem(old))
-		return false;
-	return old->id == region->slot || !kvm->dirty_ring_size ||
-	       !((old->flags | region->flags) & KVM_MEM_LOG_DIRTY_PAGES);
-}
-
-static inline bool
-kvm_memslot_same_backing(const struct kvm_memory_slot *slot,
-			 const struct kvm_map_region *region)
-{
-	if ((slot->flags ^ region->flags) & KVM_MEM_GUEST_MEMFD)
-		return false;
-#ifdef CONFIG_KVM_GUEST_MEMFD
-	if (kvm_slot_has_gmem(slot)) {
-		CLASS(fd, f)(region->guest_memfd);
-
-		return fd_file(f) && fd_file(f) == READ_ONCE(slot->gmem.file) &&
-		       slot->gmem.pgoff ==
-		       region->guest_memfd_offset >> PAGE_SHIFT;
-	}
-#endif
-	return true;
-}
-
-static inline int kvm_memslot_get_backing(struct kvm *kvm,
-					  struct kvm_memory_slot *new,
-					  const struct kvm_map_region *region)
-{
-	return kvm_slot_has_gmem(new) ?
-	       kvm_gmem_prepare_memory_region(kvm, new, region->guest_memfd,
-					      region->guest_memfd_offset) : 0;
-}
-
-#define kvm_memslot_bind_backing(kvm, new)				\
-	(kvm_slot_has_gmem(new) ? kvm_gmem_commit_memory_region(kvm, new) : 0)
-
-/* Do not unbind what another slot may have bound. */
-static inline void kvm_memslot_put_backing(struct kvm_memory_slot *new,
-					   bool bound)
-{
-#ifdef CONFIG_KVM_GUEST_MEMFD
-	if (!kvm_slot_has_gmem(new))
-		return;
-	fput(new->gmem.file);
-	if (!bound)
-		new->gmem.file = NULL;
-#endif
 }
 
 #endif /* __KVM_MEMSLOTS_INTERNAL_H */
