@@ -14,6 +14,10 @@ struct kvm_memslots *kvm_get_inactive_memslots(struct kvm *kvm, int as_id);
 void kvm_memslots_replace(struct kvm_memslots *slots,
 			  struct kvm_memory_slot *old,
 			  struct kvm_memory_slot *new);
+/*
+ * Drops slots_arch_lock, and waits for MMU notifiers in progress, also with vCPUs
+ * held: none of them waits for a vCPU.
+ */
 void kvm_swap_active_memslots(struct kvm *kvm, int as_id);
 int kvm_prepare_memory_region(struct kvm *kvm,
 			      const struct kvm_memory_slot *old,
@@ -54,6 +58,7 @@ static inline bool kvm_memslots_insert(struct kvm_memslots *slots,
 {
 	struct kvm_memory_slot *above;
 
+	/* kvm_insert_gfn_node() must not see the same base_gfn twice. */
 	above = kvm_memslot_at_or_above(slots, new->base_gfn);
 	if (above && above->base_gfn < new->base_gfn + new->npages)
 		return false;
