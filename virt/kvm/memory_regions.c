@@ -238,7 +238,7 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
  * a slot is deleted, waits until all vCPUs have left the gate.
  * Return: 0; -EEXIST for a repeated id or overlapping slots; -EINVAL if there are
  * too many pages in total; -ENOMEM; -EINTR if the caller is being killed; or an
- * error of kvm_arch_prepare_memory_region().
+ * error of kvm_arch_prepare_memory_region(), or of the backing of a new slot.
  */
 int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 			   struct kvm_map_region *regions, unsigned int nr)

@@ -149,7 +149,7 @@ static int kvm_memslots_diff_add(struct kvm *kvm,
  * @kvm: the VM
  * @as_id: the address space
  * @regions: all user slots of the new map, in any order; each one checked by
- *	     kvm_check_memory_region(), not empty, and with the id of a user slot;
+ *	     kvm_check_map_region(), not empty, and with the id of a user slot;
  *	     reordered
  * @nr: number of regions
  * @diff: result
