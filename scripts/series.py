@@ -6,8 +6,9 @@ usage: make series          write the mails for git am, cover letter first; prin
        make refresh         rewrite patches/ and the new files from the commits of the tree
 
 All take BASE=v5.10. refresh reverses make tree: edit commits in the tree (git commit --amend, git rebase -i base), then
-refresh. A file that the base lacks is written whole, to patches/BASE/own if it is there, else to its kernel path; its
-last step names it. A shared file is shared: the other series that bring it are rebuilt.
+refresh. A file that the kernel lacks is written whole, to patches/BASE/own if it is there, else to its kernel path; its
+last step names it. A shared file is shared: the other series that bring it are rebuilt. A new file that differs from
+the one which another base brings stays in its patch, as QEMU's do.
 scripts/series.py refresh --check only reports what would change.
 """
 
@@ -45,8 +46,15 @@ def shared(base):
     return found
 
 
-def split_commits(base):
-    """The commits of the tree as (Patches, new files: path -> (mode, blob))."""
+def whole(base, path, data, had, elsewhere):
+    """Is the new file PATH kept whole, not in its patch?"""
+    if path in had or base.file(path) != TOP / path:
+        return True
+    return base["KIND"] == "kernel" and (path not in elsewhere or (TOP / path).read_bytes() == data)
+
+
+def split_commits(base, had, elsewhere):
+    """The commits of the tree as (Patches, new files: path -> (mode, contents))."""
     tree = base.tree
     if git(tree, "rev-list", "--merges", "base..HEAD"):
         raise Failure(f"{pretty(tree)} has a merge: make the series linear (git rebase base), then make refresh")
@@ -54,11 +62,12 @@ def split_commits(base):
         raise Failure(f"{pretty(tree)} is not on its tag base: git rebase it, or make tree FORCE=1")
     commits = git(tree, "rev-list", "--reverse", "base..HEAD").split()
     added = {}
-    # WHOLE=no: a new file stays in its patch.
-    for line in [] if base["WHOLE"] == "no" else git(tree, "diff-tree", "-r", "--no-renames", "--diff-filter=A", "base",
-                                                     "HEAD").splitlines():
+    for line in git(tree, "diff-tree", "-r", "--no-renames", "--diff-filter=A", "base", "HEAD").splitlines():
         meta, path = line.split("\t", 1)
-        added[path] = (meta.split()[1], meta.split()[3])
+        data = subprocess.run(["git", "-C", tree, "cat-file", "blob", meta.split()[3]], check=True,
+                              capture_output=True).stdout
+        if whole(base, path, data, had, elsewhere):
+            added[path] = (meta.split()[1], data)
     last = {}
     for commit in commits:
         for path in git(tree, "diff-tree", "-r", "--no-renames", "--name-only", "--no-commit-id", commit).splitlines():
@@ -89,22 +98,21 @@ def refresh(base, check=False):
         state = State(base)
         if git(base.tree, "status", "--porcelain", "-uno"):
             raise Failure(f"{pretty(base.tree)} has uncommitted changes: commit them, then make refresh")
-        steps, added = split_commits(base)
+        had, elsewhere = new_files(base), shared(base)
+        steps, added = split_commits(base, had, elsewhere)
         want = {base.patches / step.name: step.text().encode("utf-8", "surrogateescape") for step in steps}
         old_series = base.patches / "series"
         head = re.match(r"(#.*\n|\n)*", read(old_series) if old_series.exists() else "").group()
         want[old_series] = (head + "".join(f"{step.name}\n" for step in steps)).encode()
 
-        had, elsewhere = new_files(base), shared(base)
         modes = {}
-        for path, (mode, blob) in added.items():
+        for path, (mode, data) in added.items():
             where = base.file(path)
             if OURS.match(path) or (where.exists() and path not in had | elsewhere.keys() and path.startswith("scripts/")):
                 raise Failure(f"new file {path} would overwrite the repository's own: give it another path")
             if mode not in ("100644", "100755"):
                 raise Failure(f"new file {path} is no plain file: the repository cannot hold it")
-            want[where] = subprocess.run(["git", "-C", base.tree, "cat-file", "blob", blob], check=True,
-                                         capture_output=True).stdout
+            want[where] = data
             modes[where] = mode
         gone = [path for path in base.patches.glob("*.patch") if path not in want]
         gone += [base.file(path) for path in had - set(added)

@@ -539,6 +539,16 @@ def shared_files(box):
     box.git("reset", "-q", "--hard", "base")
     box.make("refresh")
     assert (box.top / "virt/kvm/new.c").exists()
+    # A new file that differs from another base's stays in its patch, until it is the same.
+    box.commit("KVM: Both\n\nWhy.", {"virt/kvm/both.c": "int a;\n"}, where=tree)
+    box.make("refresh", "BASE=v5.10-copy")
+    for content, whole in (("int b;\n", False), ("int a;\n", True)):
+        box.git("reset", "-q", "--hard", "base")
+        box.commit("KVM: Both\n\nWhy.", {"virt/kvm/both.c": content})
+        box.make("refresh")
+        patch = (box.top / "patches/v5.10/0001-KVM-Both.patch").read_text()
+        assert ("New-file: virt/kvm/both.c\n" in patch, "+int b;" in patch) == (whole, not whole)
+        assert (box.top / "virt/kvm/both.c").read_text() == "int a;\n"
 
 
 @case

@@ -31,7 +31,7 @@
 #include <linux/slab.h>
 #include <trace/events/kvm.h>
 
-#include "memslots.h"
+#include "memory_regions.h"
 
 /**
  * kvm_arch_flush_switched_memslots - drop all mappings of deleted slots
@@ -67,49 +67,90 @@ static bool kvm_memslot_change_is_id_only(const struct kvm_memslot_change *chang
 	return change->old && change->old->flags == change->new->flags;
 }
 
-/* Check the total number of pages, and resize the hash by id. */
-static int kvm_memslots_diff_fit(struct kvm *kvm, u16 as_id,
+/* Check the total number of pages, and make room for the ids. */
+static int kvm_memslots_diff_fit(struct kvm *kvm, struct kvm_memslots *slots,
 				 const struct kvm_memslots_diff *diff)
 {
-	struct kvm_memslot_ids *ids = &kvm->memslot_space[as_id].ids;
 	u64 npages = kvm->nr_memslot_pages - diff->pages_deleted +
 		     diff->pages_created;
 
 	if (npages != (unsigned long)npages)
 		return -EINVAL;
 
-	return kvm_memslot_ids_fit(ids, max(ids->nr, ids->nr + diff->nr_created -
-					    diff->nr_deleted));
+	return kvm_memslots_fit_ids(slots, (int)diff->nr_created -
+					   (int)diff->nr_deleted);
 }
 
 static int kvm_memslots_diff_prepare(struct kvm *kvm, struct kvm_memslots *slots,
-				     const struct kvm_memslots_diff *diff)
+				     struct kvm_memslots_diff *diff)
 {
 	unsigned int i;
 	int r;
+
+	for (i = 0; i < diff->nr_deleted; i++) {
+		kvm_memslots_cond_resched(i);
+		r = kvm_prepare_memory_region(kvm, diff->deleted[i], NULL,
+					      KVM_MR_DELETE);
+		if (r)
+			return r;
+	}
 
 	for (i = 0; i < diff->nr_changed; i++) {
 		const struct kvm_memslot_change *change = &diff->changed[i];
 
 		kvm_memslots_cond_resched(i);
-		r = kvm_memslot_init_bitmap(kvm, change->old, change->new);
+		if (kvm_memslot_change_is_id_only(change)) {
+			change->new->dirty_bitmap = change->old->dirty_bitmap;
+			continue;
+		}
+
+		r = kvm_prepare_memory_region(kvm, change->old, change->new,
+					      kvm_memslot_change_kind(change));
 		if (r)
 			return r;
 		if (change->new->dirty_bitmap && !change->old)
 			kvm_memslot_start_log(slots, change->new);
-		if (kvm_memslot_change_is_id_only(change))
-			continue;
+	}
 
-		r = kvm_arch_prepare_memory_region(kvm, change->old,
-						   change->new,
-						   kvm_memslot_change_kind(change));
-		if (r)
-			return r;
+	for (i = 0; i < diff->nr_changed; i++) {
+		if (!diff->changed[i].old) {
+			r = kvm_memslot_bind_backing(kvm, diff->changed[i].new);
+			if (r)
+				return r;
+		}
+		diff->nr_bound = i + 1;
 	}
 	return 0;
 }
 
-/* Free the slots that are not used: on error the new ones, else the old ones. */
+/*
+ * Hold the vCPUs.  To leave the gate, they may need the lock of the arch data, and
+ * may have changed it when the lock is taken again.
+ */
+static int kvm_memslots_diff_hold(struct kvm *kvm,
+				  const struct kvm_memslots_diff *diff)
+{
+	unsigned int i;
+	int r;
+
+	kvm_unlock_slots_arch(kvm);
+	r = kvm_vcpus_hold(kvm);
+	kvm_lock_slots_arch(kvm);
+	if (r)
+		return r;
+
+	for (i = 0; i < diff->nr_changed; i++) {
+		r = kvm_refresh_slot_arch(kvm, diff->changed[i].old,
+					  diff->changed[i].new);
+		if (r) {
+			kvm_vcpus_release(kvm);
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* Free the arrays, and on error the new slots. */
 static void kvm_memslots_diff_free(struct kvm *kvm,
 				   const struct kvm_memslots_diff *diff, int error)
 {
@@ -121,63 +162,60 @@ static void kvm_memslots_diff_free(struct kvm *kvm,
 
 		kvm_memslots_cond_resched(i);
 		if (!old) {
+			kvm_memslot_put_backing(new, i < diff->nr_bound);
 			if (error)
 				kvm_free_memslot(kvm, new);
 			continue;
 		}
 
 		/* Both share the same arch data. */
-		if (error)
-			swap(old, new);
-		kvm_memslot_free_bitmap(old, new);
-		kfree(old);
-	}
-
-	for (i = 0; i < diff->nr_deleted && !error; i++) {
-		kvm_memslots_cond_resched(i);
-		kvm_free_memslot(kvm, diff->deleted[i]);
+		if (error) {
+			if (new->dirty_bitmap != old->dirty_bitmap)
+				kvfree(new->dirty_bitmap);
+			kfree(new);
+		}
 	}
 
 	kvfree(diff->changed);
 	kvfree(diff->deleted);
 }
 
+/*
+ * Commit new slots first: the number of pages, from which x86 computes the size
+ * of its MMU, must not drop below the final one in between.
+ */
 static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots,
 				     const struct kvm_memslots_diff *diff)
 {
-	u64 gen = slots->generation;
 	unsigned int i;
 
 	for (i = 0; i < diff->nr_deleted; i++)
-		kvm_memslot_ids_replace(slots->ids, diff->deleted[i], NULL);
+		kvm_memslots_replace_id(slots, diff->deleted[i], NULL);
 	/* Two slots may have swapped their ids. */
 	for (i = 0; i < diff->nr_changed; i++) {
 		if (diff->changed[i].old)
-			kvm_memslot_ids_replace(slots->ids,
-						diff->changed[i].old, NULL);
+			kvm_memslots_replace_id(slots, diff->changed[i].old,
+						NULL);
 	}
 	for (i = 0; i < diff->nr_changed; i++)
-		kvm_memslot_ids_replace(slots->ids, NULL, diff->changed[i].new);
+		kvm_memslots_replace_id(slots, NULL, diff->changed[i].new);
 
-	kvm->nr_memslot_pages -= diff->pages_deleted;
-	kvm->nr_memslot_pages += diff->pages_created;
+	kvm_memslots_count_pages(kvm, diff->pages_deleted, diff->pages_created);
 
-	for (i = 0; i < diff->nr_deleted; i++) {
-		kvm_memslots_cond_resched(i);
-		kvm_arch_commit_memory_region(kvm, diff->deleted[i], NULL,
-					      KVM_MR_DELETE);
-		trace_kvm_memslot_update(KVM_MR_DELETE, diff->deleted[i], NULL,
-					 gen, 0);
-	}
 	for (i = 0; i < diff->nr_changed; i++) {
 		const struct kvm_memslot_change *change = &diff->changed[i];
-		enum kvm_mr_change kind = kvm_memslot_change_kind(change);
 
 		kvm_memslots_cond_resched(i);
-		if (!kvm_memslot_change_is_id_only(change))
-			kvm_arch_commit_memory_region(kvm, change->old,
-						      change->new, kind);
-		trace_kvm_memslot_update(kind, change->old, change->new, gen, 0);
+		if (kvm_memslot_change_is_id_only(change))
+			kvm_commit_memslot_id(kvm, change->old, change->new);
+		else
+			kvm_commit_memory_region(kvm, change->old, change->new,
+						 kvm_memslot_change_kind(change));
+	}
+	for (i = 0; i < diff->nr_deleted; i++) {
+		kvm_memslots_cond_resched(i);
+		kvm_commit_memory_region(kvm, diff->deleted[i], NULL,
+					 KVM_MR_DELETE);
 	}
 }
 
@@ -190,9 +228,9 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
  *
  * On error, the map, the dirty logs and the generation are unchanged.
  *
- * Arch hooks are called with valid slots: prepare for each new slot, in any
- * order; flush for each deleted slot; commit for each deleted slot, then for each
- * new slot.  The kind of change is KVM_MR_FLAGS_ONLY if only logging is enabled or
+ * Arch hooks are called with valid slots: prepare for each deleted slot, then for
+ * each new slot; flush for each deleted slot; commit for each new slot, then for
+ * each deleted slot.  The kind of change is KVM_MR_FLAGS_ONLY if only logging is enabled or
  * disabled, and KVM_MR_CREATE for all other new slots.  If only the id of a slot
  * changes, no hook is called for it.
  *
@@ -200,11 +238,10 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
  * a slot is deleted, waits until all vCPUs have left the gate.
  * Return: 0; -EEXIST for a repeated id or overlapping slots; -EINVAL if there are
  * too many pages in total; -ENOMEM; -EINTR if the caller is being killed; or an
- * error of kvm_arch_prepare_memory_region().
+ * error of kvm_arch_prepare_memory_region(), or of the backing of a new slot.
  */
 int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
-			   struct kvm_userspace_memory_region *regions,
-			   unsigned int nr)
+			   struct kvm_map_region *regions, unsigned int nr)
 {
 	struct kvm_memslots *slots = __kvm_memslots(kvm, as_id);
 	struct kvm_memslots *next = kvm_get_inactive_memslots(kvm, as_id);
@@ -215,11 +252,11 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 
 	lockdep_assert_held(&kvm->slots_lock);
 
-	r = kvm_memslots_diff(slots, as_id, regions, nr, &diff);
+	r = kvm_memslots_diff(kvm, as_id, regions, nr, &diff);
 	if (r || (!diff.nr_changed && !diff.nr_deleted))
 		goto out;
 
-	r = kvm_memslots_diff_fit(kvm, as_id, &diff);
+	r = kvm_memslots_diff_fit(kvm, next, &diff);
 	if (r)
 		goto out_free;
 
@@ -227,20 +264,21 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 	if (r)
 		goto out_free;
 
+	kvm_lock_slots_arch(kvm);
 	r = kvm_memslots_diff_prepare(kvm, slots, &diff);
 	if (r)
-		goto out_undo;
+		goto out_unlock;
 
 	if (diff.nr_deleted) {
 		/* Let other tasks run now rather than with the vCPUs held. */
 		cond_resched();
 		waited = ktime_get();
-		r = kvm_vcpus_hold(kvm);
+		r = kvm_memslots_diff_hold(kvm, &diff);
 		held = ktime_get();
 		waited = ktime_sub(held, waited);
 		if (r) {
 			held = 0;
-			goto out_undo;
+			goto out_unlock;
 		}
 
 		kvm_arch_flush_switched_memslots(kvm, diff.deleted,
@@ -248,6 +286,7 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 		kvm_arch_guest_memory_reclaimed(kvm);
 	}
 
+	/* Drops the lock of the arch data. */
 	kvm_swap_active_memslots(kvm, as_id);
 
 	if (diff.nr_deleted) {
@@ -265,15 +304,16 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 	kvm_memslots_diff_commit(kvm, next, &diff);
 	goto out_free;
 
-out_undo:
+out_unlock:
+	kvm_unlock_slots_arch(kvm);
 	kvm_memslots_diff_undo(&diff, next);
 out_free:
 	kvm_memslots_diff_free(kvm, &diff, r);
-	if (next->ids->buckets)
-		kvm_memslot_ids_fit(next->ids, next->ids->nr);
+	kvm_memslots_fit_ids(next, 0);
 out:
 	trace_kvm_set_memory_regions(as_id, nr, diff.nr_deleted, diff.nr_changed,
 				     diff.nr_created, ktime_to_ns(waited),
-				     ktime_to_ns(held), __kvm_memslots(kvm, as_id)->generation, r);
+				     ktime_to_ns(held),
+				     __kvm_memslots(kvm, as_id)->generation, r);
 	return r;
 }

@@ -17,44 +17,53 @@
 #include <linux/slab.h>
 #include <linux/swab.h>
 
-#include "memslots.h"
+#include "memory_regions.h"
 
-static bool kvm_memslot_is_private(const struct kvm_memory_slot *slot)
+static bool kvm_memslot_is_internal(const struct kvm_memory_slot *slot)
 {
 	return slot->id >= KVM_USER_MEM_SLOTS;
 }
 
 /* Check whether everything that mappings depend on is the same. */
 static bool kvm_memslot_maps(const struct kvm_memory_slot *slot,
-			     const struct kvm_userspace_memory_region *region)
+			     const struct kvm_map_region *region)
 {
 	return slot->base_gfn == region->guest_phys_addr >> PAGE_SHIFT &&
 	       slot->npages == region->memory_size >> PAGE_SHIFT &&
 	       slot->userspace_addr == (unsigned long)region->userspace_addr &&
-	       !((slot->flags ^ region->flags) & KVM_MEM_READONLY);
+	       !((slot->flags ^ region->flags) & KVM_MEM_READONLY) &&
+	       kvm_memslot_same_backing(slot, region);
 }
 
-static unsigned int kvm_memslots_nr_user(struct kvm_memslots *slots)
-{
-	unsigned int nr = slots->ids->nr;
-	int id;
-
-	for (id = KVM_USER_MEM_SLOTS; id < KVM_MEM_SLOTS_NUM; id++)
-		nr -= !!id_to_memslot(slots, id);
-	return nr;
-}
-
-/* Return the highest user slot id in use plus one. */
-static unsigned int kvm_memslots_end_id(struct kvm_memslots *slots)
+/* Count the user slots, and return the highest id of one plus one. */
+static unsigned int kvm_memslots_count_user(struct kvm_memslots *slots,
+					    unsigned int *nr)
 {
 	struct kvm_memory_slot *slot;
 	unsigned int end = 0;
 
-	kvm_for_each_memslot(slot, slots) {
-		if (!kvm_memslot_is_private(slot))
-			end = max_t(unsigned int, end, slot->id + 1);
+	*nr = 0;
+	for (slot = kvm_memslot_at_or_above(slots, 0); slot;
+	     slot = kvm_memslot_next(slots, slot)) {
+		if (kvm_memslot_is_internal(slot))
+			continue;
+		end = max_t(unsigned int, end, slot->id + 1);
+		(*nr)++;
 	}
 	return end;
+}
+
+/* Find the slot that starts at @gfn, which is often the one after @last. */
+static struct kvm_memory_slot *
+kvm_memslots_find_start(struct kvm_memslots *slots,
+			struct kvm_memory_slot *last, gfn_t gfn)
+{
+	struct kvm_memory_slot *slot;
+
+	slot = last ? kvm_memslot_next(slots, last) : NULL;
+	if (!slot || slot->base_gfn != gfn)
+		slot = kvm_memslot_at_or_above(slots, gfn);
+	return slot && slot->base_gfn == gfn ? slot : NULL;
 }
 
 /*
@@ -62,23 +71,30 @@ static unsigned int kvm_memslots_end_id(struct kvm_memslots *slots)
  * of the other ids in @kept.  Return the number of regions that differ.
  */
 static int kvm_memslots_diff_sort(struct kvm_memslots *slots,
-				  struct kvm_userspace_memory_region *regions,
+				  struct kvm_map_region *regions,
 				  unsigned int nr, unsigned long *kept)
 {
+	struct kvm_memory_slot *last = NULL;
 	unsigned int i, nr_changed = 0;
 
 	for (i = 0; i < nr; i++) {
-		struct kvm_userspace_memory_region region = regions[i];
+		struct kvm_map_region *region = &regions[i];
 		struct kvm_memory_slot *old;
 
 		kvm_memslots_cond_resched(i);
-		if (__test_and_set_bit(region.slot, kept))
+		if (__test_and_set_bit(region->slot, kept))
 			return -EEXIST;
 
-		old = id_to_memslot(slots, region.slot);
-		if (!old || old->flags != region.flags ||
-		    !kvm_memslot_maps(old, &region))
-			regions[nr_changed++] = region;
+		old = kvm_memslots_find_start(slots, last,
+					      region->guest_phys_addr >> PAGE_SHIFT);
+		last = old ?: last;
+		if (old && old->id == region->slot &&
+		    !((old->flags ^ region->flags) & KVM_MEM_LOG_DIRTY_PAGES) &&
+		    kvm_memslot_maps(old, region))
+			continue;
+		if (nr_changed != i)
+			regions[nr_changed] = *region;
+		nr_changed++;
 	}
 	for (i = 0; i < nr_changed; i++)
 		__clear_bit(regions[i].slot, kept);
@@ -86,13 +102,15 @@ static int kvm_memslots_diff_sort(struct kvm_memslots *slots,
 }
 
 /* Add a slot for @region to @diff, and find the slot that it replaces, if any. */
-static int kvm_memslots_diff_add(struct kvm_memslots_diff *diff,
+static int kvm_memslots_diff_add(struct kvm *kvm,
+				 struct kvm_memslots_diff *diff,
 				 struct kvm_memslots *slots, u16 as_id,
-				 const struct kvm_userspace_memory_region *region,
+				 const struct kvm_map_region *region,
 				 unsigned long *stays)
 {
 	struct kvm_memslot_change *change = &diff->changed[diff->nr_changed];
 	struct kvm_memory_slot *old, *new;
+	int r;
 
 	new = kzalloc(sizeof(*new), GFP_KERNEL_ACCOUNT);
 	if (!new)
@@ -105,28 +123,33 @@ static int kvm_memslots_diff_add(struct kvm_memslots_diff *diff,
 	new->id = region->slot;
 	new->as_id = as_id;
 
-	change->new = new;
-	diff->nr_changed++;
-
 	old = kvm_memslot_at_or_above(slots, new->base_gfn);
-	if (old && !kvm_memslot_is_private(old) &&
+	if (old && !kvm_memslot_is_internal(old) &&
 	    kvm_memslot_maps(old, region) &&
+	    kvm_memslot_can_inherit(kvm, old, region) &&
 	    !__test_and_set_bit(old->id, stays)) {
 		change->old = old;
 		new->arch = old->arch;
 	} else {
+		r = kvm_memslot_get_backing(kvm, new, region);
+		if (r) {
+			kfree(new);
+			return r;
+		}
 		diff->nr_created++;
 		diff->pages_created += new->npages;
 	}
+	change->new = new;
+	diff->nr_changed++;
 	return 0;
 }
 
 /**
  * kvm_memslots_diff - compute the changes that lead to a list of regions
- * @slots: the active set of the address space
+ * @kvm: the VM
  * @as_id: the address space
  * @regions: all user slots of the new map, in any order; each one checked by
- *	     kvm_check_memory_region(), not empty, and with the id of a user slot;
+ *	     kvm_check_map_region(), not empty, and with the id of a user slot;
  *	     reordered
  * @nr: number of regions
  * @diff: result
@@ -138,13 +161,15 @@ static int kvm_memslots_diff_add(struct kvm_memslots_diff *diff,
  * @diff, to be freed with kvfree().  On error, there is nothing to free.
  *
  * Context: kvm->slots_lock held.  May sleep.
- * Return: 0, -EEXIST if an id is listed twice, or -ENOMEM.
+ * Return: 0, -EEXIST if an id is listed twice, -ENOMEM, or an error of
+ * kvm_memslot_get_backing().
  */
-int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
-		      struct kvm_userspace_memory_region *regions,
-		      unsigned int nr, struct kvm_memslots_diff *diff)
+int kvm_memslots_diff(struct kvm *kvm, u16 as_id,
+		      struct kvm_map_region *regions, unsigned int nr,
+		      struct kvm_memslots_diff *diff)
 {
-	unsigned int nr_old, nr_changed, nr_bits = 1, i;
+	struct kvm_memslots *slots = __kvm_memslots(kvm, as_id);
+	unsigned int nr_old, nr_changed, nr_bits = 1, end, i;
 	unsigned long *kept, *stays = NULL;
 	struct kvm_memory_slot *slot;
 	int r;
@@ -164,13 +189,14 @@ int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
 
 	/* Slots that are not kept are replaced or deleted. */
 	nr_changed = r;
-	nr_old = kvm_memslots_nr_user(slots) - (nr - nr_changed);
+	end = kvm_memslots_count_user(slots, &nr_old);
+	nr_old -= nr - nr_changed;
 	r = 0;
 	if (!nr_changed && !nr_old)
 		goto out;
 
 	r = -ENOMEM;
-	i = max(nr_bits, kvm_memslots_end_id(slots));
+	i = max(nr_bits, end);
 	stays = kvcalloc(BITS_TO_LONGS(i), sizeof(*stays), GFP_KERNEL_ACCOUNT);
 	diff->changed = kvcalloc(nr_changed ?: 1, sizeof(*diff->changed),
 				 GFP_KERNEL_ACCOUNT);
@@ -183,7 +209,7 @@ int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
 
 	for (i = 0; i < nr_changed; i++) {
 		kvm_memslots_cond_resched(i);
-		r = kvm_memslots_diff_add(diff, slots, as_id, &regions[i],
+		r = kvm_memslots_diff_add(kvm, diff, slots, as_id, &regions[i],
 					  stays);
 		if (r)
 			goto out_free;
@@ -192,8 +218,9 @@ int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
 	if (nr_changed - diff->nr_created == nr_old)
 		goto out;
 
-	kvm_for_each_memslot(slot, slots) {
-		if (kvm_memslot_is_private(slot) || test_bit(slot->id, stays))
+	for (slot = kvm_memslot_at_or_above(slots, 0); slot;
+	     slot = kvm_memslot_next(slots, slot)) {
+		if (kvm_memslot_is_internal(slot) || test_bit(slot->id, stays))
 			continue;
 		diff->deleted[diff->nr_deleted++] = slot;
 		diff->pages_deleted += slot->npages;
@@ -201,8 +228,11 @@ int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
 	goto out;
 
 out_free:
-	for (i = 0; i < diff->nr_changed; i++)
+	for (i = 0; i < diff->nr_changed; i++) {
+		if (!diff->changed[i].old)
+			kvm_memslot_put_backing(diff->changed[i].new, false);
 		kfree(diff->changed[i].new);
+	}
 	kvfree(diff->changed);
 	kvfree(diff->deleted);
 	*diff = (struct kvm_memslots_diff) {};
@@ -273,11 +303,9 @@ void kvm_memslots_diff_follow(const struct kvm_memslots_diff *diff,
 {
 	unsigned int i;
 
-	/* Copying a slot takes a fraction of the time of inserting one. */
-	if (diff->nr_deleted + diff->nr_changed > slots->ids->nr / 4) {
-		kvm_memslots_copy(slots, active);
+	if (kvm_memslots_try_copy(slots, active,
+				  diff->nr_deleted + diff->nr_changed))
 		return;
-	}
 
 	for (i = 0; i < diff->nr_deleted; i++)
 		kvm_memslots_replace(slots, diff->deleted[i], NULL);
@@ -378,11 +406,12 @@ static void kvm_memslot_merge_log(unsigned long *to, unsigned long to_bit,
 void kvm_memslot_start_log(struct kvm_memslots *slots,
 			   struct kvm_memory_slot *new)
 {
+	gfn_t start, end, new_end = new->base_gfn + new->npages;
 	struct kvm_memory_slot *old;
-	gfn_t start, end;
 
-	kvm_for_each_memslot_in_gfn_range(old, slots, new->base_gfn,
-					  new->base_gfn + new->npages) {
+	for (old = kvm_memslot_at_or_above(slots, new->base_gfn);
+	     old && old->base_gfn < new_end;
+	     old = kvm_memslot_next(slots, old)) {
 		bool moved = !kvm_memslots_common(old, new, &start, &end);
 
 		if (moved || old->dirty_bitmap)
@@ -407,11 +436,12 @@ void kvm_memslot_start_log(struct kvm_memslots *slots,
 void kvm_memslot_carry_log(struct kvm_memslots *slots,
 			   struct kvm_memory_slot *new)
 {
+	gfn_t start, end, new_end = new->base_gfn + new->npages;
 	struct kvm_memory_slot *old;
-	gfn_t start, end;
 
-	kvm_for_each_memslot_in_gfn_range(old, slots, new->base_gfn,
-					  new->base_gfn + new->npages) {
+	for (old = kvm_memslot_at_or_above(slots, new->base_gfn);
+	     old && old->base_gfn < new_end;
+	     old = kvm_memslot_next(slots, old)) {
 		if (kvm_memslots_common(old, new, &start, &end) &&
 		    old->dirty_bitmap)
 			kvm_memslot_merge_log(new->dirty_bitmap,

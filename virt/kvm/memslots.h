@@ -50,70 +50,132 @@ int kvm_memslot_init_bitmap(struct kvm *kvm, const struct kvm_memory_slot *old,
 void kvm_memslot_free_bitmap(struct kvm_memory_slot *slot,
 			     const struct kvm_memory_slot *other);
 void kvm_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot);
+void kvm_commit_memory_region(struct kvm *kvm, struct kvm_memory_slot *old,
+			      struct kvm_memory_slot *new,
+			      enum kvm_mr_change change);
+void kvm_commit_memslot_id(struct kvm *kvm, struct kvm_memory_slot *old,
+			   struct kvm_memory_slot *new);
 void kvm_memslots_init(struct kvm *kvm);
 void kvm_memslots_free(struct kvm *kvm);
 
-/* memory_regions_diff.c: the difference between two maps */
-
-/* Call cond_resched() from time to time in loops over thousands of slots. */
-#define kvm_memslots_cond_resched(i)					\
-	do {								\
-		if (!((i) % 256))					\
-			cond_resched();					\
-	} while (0)
-
-/**
- * struct kvm_memslot_change - a slot to create or to replace
- * @old: slot to replace, with the same pages at the same addresses, whose dirty
- *	 bitmap and arch data @new takes over; or NULL
- * @new: the new slot
- */
-struct kvm_memslot_change {
-	struct kvm_memory_slot *old;
-	struct kvm_memory_slot *new;
-};
-
-/**
- * struct kvm_memslots_diff - the difference between two maps
- * @deleted: slots to delete
- * @nr_deleted: number of slots to delete
- * @pages_deleted: number of pages in the slots to delete
- * @changed: slots to create or to replace
- * @nr_changed: number of slots to create or to replace
- * @nr_created: number of slots to create, i.e. without an old slot
- * @pages_created: number of pages in the slots to create
- */
-struct kvm_memslots_diff {
-	struct kvm_memory_slot **deleted;
-	unsigned int nr_deleted;
-	u64 pages_deleted;
-	struct kvm_memslot_change *changed;
-	unsigned int nr_changed;
-	unsigned int nr_created;
-	u64 pages_created;
-};
-
-int kvm_memslots_diff(struct kvm_memslots *slots, u16 as_id,
-		      struct kvm_userspace_memory_region *regions,
-		      unsigned int nr, struct kvm_memslots_diff *diff);
-int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
-			    struct kvm_memslots *slots);
-void kvm_memslots_diff_follow(const struct kvm_memslots_diff *diff,
-			      struct kvm_memslots *slots,
-			      struct kvm_memslots *active);
-void kvm_memslots_diff_undo(const struct kvm_memslots_diff *diff,
-			    struct kvm_memslots *slots);
-void kvm_memslot_start_log(struct kvm_memslots *slots,
-			   struct kvm_memory_slot *new);
-void kvm_memslot_carry_log(struct kvm_memslots *slots,
-			   struct kvm_memory_slot *new);
-
-/* memory_regions.c: a change of the whole map */
-int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
-			   struct kvm_userspace_memory_region *regions,
-			   unsigned int nr);
-
 /* memslots_debugfs.c */
 void kvm_memslots_create_debugfs(struct kvm *kvm);
+
+/*
+ * For memory_regions.h.
+ */
+#define kvm_map_region kvm_userspace_memory_region
+
+static inline int kvm_arch_nr_memslot_as_ids(struct kvm *kvm)
+{
+	return KVM_ADDRESS_SPACE_NUM;
+}
+
+static inline bool kvm_arch_can_replace_memslots(struct kvm *kvm)
+{
+	return true;
+}
+
+static inline int kvm_check_map_region(struct kvm *kvm,
+				       const struct kvm_map_region *region,
+				       size_t size)
+{
+	return kvm_check_memory_region(region);
+}
+
+/* Copying a slot takes a fraction of the time of inserting one. */
+static inline bool kvm_memslots_try_copy(struct kvm_memslots *slots,
+					 struct kvm_memslots *from,
+					 unsigned int nr_changes)
+{
+	if (nr_changes <= slots->ids->nr / 4)
+		return false;
+
+	kvm_memslots_copy(slots, from);
+	return true;
+}
+
+/* There is no memory but that at userspace_addr. */
+static inline bool
+kvm_memslot_same_backing(const struct kvm_memory_slot *slot,
+			 const struct kvm_map_region *region)
+{
+	return true;
+}
+
+static inline bool kvm_memslot_can_inherit(struct kvm *kvm,
+					   const struct kvm_memory_slot *old,
+					   const struct kvm_map_region *region)
+{
+	return true;
+}
+
+static inline int kvm_memslot_get_backing(struct kvm *kvm,
+					  struct kvm_memory_slot *new,
+					  const struct kvm_map_region *region)
+{
+	return 0;
+}
+
+static inline int kvm_memslot_bind_backing(struct kvm *kvm,
+					   struct kvm_memory_slot *new)
+{
+	return 0;
+}
+
+static inline void kvm_memslot_put_backing(struct kvm_memory_slot *new,
+					   bool bound)
+{
+}
+
+static inline int kvm_memslots_fit_ids(struct kvm_memslots *slots, int more)
+{
+	struct kvm_memslot_ids *ids = slots->ids;
+
+	if (!ids->buckets && more <= 0)
+		return 0;
+	return kvm_memslot_ids_fit(ids, ids->nr + max(more, 0));
+}
+
+static inline void kvm_memslots_replace_id(struct kvm_memslots *slots,
+					   struct kvm_memory_slot *old,
+					   struct kvm_memory_slot *new)
+{
+	kvm_memslot_ids_replace(slots->ids, old, new);
+}
+
+/* The architecture is to see the final number only. */
+static inline void kvm_memslots_count_pages(struct kvm *kvm, u64 deleted,
+					    u64 created)
+{
+	kvm->nr_memslot_pages -= deleted;
+	kvm->nr_memslot_pages += created;
+}
+
+/* Arch data changes under kvm->slots_lock only. */
+static inline void kvm_lock_slots_arch(struct kvm *kvm)
+{
+}
+
+static inline void kvm_unlock_slots_arch(struct kvm *kvm)
+{
+}
+
+static inline int kvm_refresh_slot_arch(struct kvm *kvm,
+					const struct kvm_memory_slot *old,
+					struct kvm_memory_slot *new)
+{
+	return 0;
+}
+
+static inline int kvm_prepare_memory_region(struct kvm *kvm,
+					    const struct kvm_memory_slot *old,
+					    struct kvm_memory_slot *new,
+					    enum kvm_mr_change change)
+{
+	int r = new ? kvm_memslot_init_bitmap(kvm, old, new) : 0;
+
+	return r ?: kvm_arch_prepare_memory_region(kvm, old, new, change);
+}
 
 #endif /* __KVM_MEMSLOTS_INTERNAL_H */

@@ -230,6 +230,49 @@ void kvm_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
 }
 
 /**
+ * kvm_commit_memory_region - complete the change of a slot
+ * @kvm: the VM
+ * @old: the old slot, which is freed, or NULL
+ * @new: the new slot, or NULL
+ * @change: the kind of change
+ *
+ * Context: kvm->slots_lock held, both sets and the number of pages are up to date.
+ */
+void kvm_commit_memory_region(struct kvm *kvm, struct kvm_memory_slot *old,
+			      struct kvm_memory_slot *new,
+			      enum kvm_mr_change change)
+{
+	int as_id = new ? new->as_id : old->as_id;
+
+	kvm_arch_commit_memory_region(kvm, old, new, change);
+	trace_kvm_memslot_update(change, old, new,
+				 __kvm_memslots(kvm, as_id)->generation, 0);
+	if (change == KVM_MR_DELETE) {
+		kvm_free_memslot(kvm, old);
+	} else if (old) {
+		/* The architecture has handed over or freed old->arch. */
+		kvm_memslot_free_bitmap(old, new);
+		kfree(old);
+	}
+}
+
+/**
+ * kvm_commit_memslot_id - complete the change of the id of a slot
+ * @kvm: the VM
+ * @old: the old slot, which is freed
+ * @new: the new slot, which has taken over everything else
+ *
+ * Context: kvm->slots_lock held, both sets are up to date.
+ */
+void kvm_commit_memslot_id(struct kvm *kvm, struct kvm_memory_slot *old,
+			   struct kvm_memory_slot *new)
+{
+	trace_kvm_memslot_update(KVM_MR_FLAGS_ONLY, old, new,
+				 __kvm_memslots(kvm, new->as_id)->generation, 0);
+	kfree(old);
+}
+
+/**
  * kvm_set_memslot - create, delete or move a memslot, or change its flags
  * @kvm: the VM
  * @old: the current slot, NULL for KVM_MR_CREATE
@@ -289,19 +332,10 @@ int kvm_set_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
 	else if (change == KVM_MR_DELETE)
 		kvm->nr_memslot_pages -= old->npages;
 
-	kvm_arch_commit_memory_region(kvm, old, new, change);
-	trace_kvm_memslot_update(change, old, new,
-				 __kvm_memslots(kvm, as_id)->generation, 0);
-
+	kvm_commit_memory_region(kvm, old, new, change);
 	kfree(invalid);
-	if (change == KVM_MR_DELETE) {
-		kvm_free_memslot(kvm, old);
+	if (change == KVM_MR_DELETE)
 		kvm_memslot_ids_fit(ids, ids->nr);
-	} else {
-		/* The architecture has handed over or freed old->arch. */
-		kvm_memslot_free_bitmap(old, new);
-		kfree(old);
-	}
 	return 0;
 
 out_revalidate:

@@ -72,6 +72,8 @@ int kvm_vcpu_gate_wait(struct kvm_vcpu *vcpu, bool finish)
 	struct kvm_vcpu_gate *gate = &vcpu->kvm->gate;
 	int state, r;
 
+	might_lock_read(gate);
+
 	for (;;) {
 		/* Pairs with smp_mb() in kvm_vcpus_hold(). */
 		smp_mb();
@@ -100,7 +102,7 @@ int kvm_vcpu_gate_wait(struct kvm_vcpu *vcpu, bool finish)
 	rwsem_acquire_read(&gate->dep_map, 0, 0, _THIS_IP_);
 	return 0;
 }
-EXPORT_SYMBOL_GPL(kvm_vcpu_gate_wait);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_vcpu_gate_wait);
 
 /**
  * kvm_vcpu_gate_reenter - enter the gate where failure is not an option
@@ -120,7 +122,7 @@ void kvm_vcpu_gate_reenter(struct kvm_vcpu *vcpu)
 	rwsem_acquire_read(&kvm->gate.dep_map, 0, 1, _THIS_IP_);
 	mutex_unlock(&kvm->slots_lock);
 }
-EXPORT_SYMBOL_GPL(kvm_vcpu_gate_reenter);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_vcpu_gate_reenter);
 
 static bool kvm_vcpu_gate_is_out(struct kvm_vcpu *vcpu)
 {
@@ -131,7 +133,7 @@ static bool kvm_vcpu_gate_is_out(struct kvm_vcpu *vcpu)
 static bool kvm_vcpu_gate_all_out(struct kvm *kvm)
 {
 	struct kvm_vcpu *vcpu;
-	int i;
+	unsigned long i;
 
 	kvm_for_each_vcpu(i, vcpu, kvm) {
 		if (!kvm_vcpu_gate_is_out(vcpu))

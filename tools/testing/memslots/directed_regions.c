@@ -175,7 +175,7 @@ static void test_none(struct vm *vm)
 	u64 generation = vm->generation[0];
 
 	now.nr = 0;
-	check_set(vm, "HFRASULCX");
+	check_set(vm, "PHFRASULCX");
 	check(kvm_memslots_empty(__kvm_memslots(&vm->kvm, 0)));
 	check(!vm->kvm.nr_memslot_pages);
 	check(__kvm_memslots(&vm->kvm, 0)->generation == generation + 2);
@@ -425,7 +425,7 @@ static void test_kept_private(struct vm *vm)
 	add_region(9, 0x303, 1, HVA, 0);
 	check_set(vm, "PASUC");
 	now.nr = 0;
-	check_set(vm, "HFRASULCX");
+	check_set(vm, "PHFRASULCX");
 	check(slot_of(vm, private.slot) == slot);
 	check(vm->kvm.memslot_space[0].ids.nr == 1);
 }
@@ -1061,7 +1061,6 @@ static void test_carry_race(struct vm *vm)
  */
 static void check_diff(struct vm *vm)
 {
-	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
 	struct kvm_memslots *other = kvm_get_inactive_memslots(&vm->kvm, 0);
 	const struct kvm_userspace_memory_regions all = {
 		.nr_regions = now.nr,
@@ -1085,7 +1084,7 @@ static void check_diff(struct vm *vm)
 		return;
 
 	mutex_lock(&vm->kvm.slots_lock);
-	r = kvm_memslots_diff(slots, 0, copy.list, copy.nr, &diff);
+	r = kvm_memslots_diff(&vm->kvm, 0, copy.list, copy.nr, &diff);
 	mutex_unlock(&vm->kvm.slots_lock);
 	check(r == (repeated ? -EEXIST : 0));
 	if (repeated) {

@@ -272,7 +272,8 @@ void model_regions(struct vm *vm,
 
 	for (i = 0; i < vm->nr_going; i++)
 		vm->nr_deleted += vm->going[i].goes;
-	vm->nr_commit = vm->nr_prepare + vm->nr_deleted;
+	vm->nr_prepare += vm->nr_deleted;
+	vm->nr_commit = vm->nr_prepare;
 	if (vm->nr_changed || vm->nr_deleted)
 		req->change = KVM_MR_SET;
 }

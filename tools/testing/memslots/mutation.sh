@@ -6,8 +6,10 @@
 # break survives.  BREAKS is for a part of them, see the Makefile.
 
 dir=$O/mutation
-files="include/linux/kvm_memslots.h virt/kvm/memslots.h virt/kvm/memslots.c
-	virt/kvm/memory_regions_diff.c virt/kvm/memory_regions.c
+files="include/linux/kvm_memslots.h include/linux/kvm_vcpu_gate.h
+	virt/kvm/memslots.h virt/kvm/memslots.c
+	virt/kvm/memory_regions.h virt/kvm/memory_regions_diff.c virt/kvm/memory_regions.c
+	virt/kvm/memory_regions_ioctl.c
 	virt/kvm/memslots_update.c virt/kvm/vcpu_gate.c virt/kvm/kvm_main.c
 	include/linux/kvm_host.h arch/powerpc/kvm/book3s_hv_uvmem.c"
 

@@ -15,8 +15,8 @@ void vm_note(struct vm *vm, char event)
 {
 	struct request *req = &vm->req;
 
-	if (req->logged && req->log[req->logged - 1] == event &&
-	    strchr(vm->ops->once, event))
+	if (strchr(vm->ops->once, event) &&
+	    memchr(req->log, event, req->logged))
 		return;
 	check(req->logged < sizeof(req->log) - 1);
 	req->log[req->logged++] = event;

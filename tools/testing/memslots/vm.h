@@ -2,7 +2,7 @@
 #ifndef VM_H
 #define VM_H
 
-#include <../virt/kvm/memslots.h>
+#include <../virt/kvm/memory_regions.h>
 
 /*
  * The model: a sorted array of slots an address space.  Slow, and obviously
@@ -67,7 +67,7 @@ struct going {
 	struct kvm_memory_slot *slot;
 	int id;
 	bool goes;
-	unsigned int flushed, committed, traced, freed;
+	unsigned int prepared, flushed, committed, traced, freed;
 };
 
 /* A request: what is to come of it, and what has been seen of it. */

@@ -139,19 +139,24 @@ static void check_prepare(struct vm *vm, const struct kvm_memory_slot *old,
 			  enum kvm_mr_change change)
 {
 	static const struct kvm_arch_memory_slot no_arch;
-	struct coming *coming = coming_of(vm, new);
+	struct coming *coming;
 
 	check(!vm->req.vcpus_held);
+	if (change == KVM_MR_DELETE) {
+		check(!new);
+		check(going_of(vm, old)->goes);
+		check_old(old);
+		going_of(vm, old)->prepared++;
+		check_before(vm);
+		return;
+	}
+
+	coming = coming_of(vm, new);
 	check_new(vm, new);
 	check_kind(coming, old, change);
 	check(coming->fate != RENAMED);
 	check(!memcmp(&new->arch, old ? &old->arch : &no_arch,
 		      sizeof(new->arch)));
-	if (new->dirty_bitmap && !vm->threaded)
-		check(!memcmp(new->dirty_bitmap,
-			      map_of_id(&vm->after, new->id)->log->bits,
-			      BITS_TO_LONGS(new->npages) *
-			      sizeof(new->dirty_bitmap[0])));
 	coming->prepared++;
 	check_before(vm);
 }
@@ -185,13 +190,11 @@ static void check_commit(struct vm *vm, const struct kvm_memory_slot *old,
 	check(req->synchronized == 1);
 	check(!(slots->generation & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS));
 
-	for (i = 0; i < vm->nr_coming; i++)
-		first &= !vm->coming[i].committed;
+	for (i = 0; i < vm->nr_going; i++)
+		first &= !vm->going[i].committed;
 	if (change == KVM_MR_DELETE) {
 		struct going *going = going_of(vm, old);
 
-		/* what goes comes first */
-		check(first);
 		check(!new);
 		check(going->goes);
 		check_old(old);
@@ -200,6 +203,8 @@ static void check_commit(struct vm *vm, const struct kvm_memory_slot *old,
 	} else {
 		struct coming *coming = coming_of(vm, new);
 
+		/* what goes comes last */
+		check(first);
 		check_new(vm, new);
 		check_kind(coming, old, change);
 		check(coming->fate != RENAMED);
@@ -210,7 +215,11 @@ static void check_commit(struct vm *vm, const struct kvm_memory_slot *old,
 
 	/* All is done, in every set. */
 	for (i = 0; i < vm->nr_going; i++)
-		first &= !vm->going[i].committed || vm->going[i].slot == old;
+		first &= !vm->going[i].committed ||
+			 (vm->going[i].slot == old && change == KVM_MR_DELETE);
+	for (i = 0; i < vm->nr_coming; i++)
+		first &= !vm->coming[i].committed ||
+			 (new && vm->coming[i].region->slot == new->id);
 	if (!first)
 		return;
 
@@ -371,6 +380,7 @@ static void check_slots(struct vm *vm, int r)
 		struct going *going = &vm->going[i];
 		bool went = done && going->goes;
 
+		check(!done || going->prepared == went);
 		check(going->flushed == went);
 		check(going->committed == went);
 		check(going->traced == went);

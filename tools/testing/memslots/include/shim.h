@@ -249,6 +249,7 @@ struct lock_class_key {
 #define _THIS_IP_		0UL
 #define lockdep_init_map(map, n, key, sub)				\
 	((void)(key), (map)->name = (n))
+#define might_lock_read(lock)			check((lock)->dep_map.name)
 #define rwsem_acquire_read(map, sub, try, ip)	check((map)->name)
 #define rwsem_acquire(map, sub, try, ip)	check((map)->name)
 #define rwsem_release(map, ip)			check((map)->name)

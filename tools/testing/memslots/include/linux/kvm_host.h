@@ -117,14 +117,11 @@ static inline void kvm_make_all_cpus_request(struct kvm *kvm, int req)
 		kvm_make_request(req, vcpu);
 }
 
-void kvm_vcpu_gate_init(struct kvm *kvm);
-int kvm_vcpu_gate_wait(struct kvm_vcpu *vcpu, bool finish);
-void kvm_vcpu_gate_reenter(struct kvm_vcpu *vcpu);
-int kvm_vcpus_hold(struct kvm *kvm);
-void kvm_vcpus_release(struct kvm *kvm);
 /* The linker's --wrap: vm_regions.c checks calls, those of vcpu_gate.c do them. */
 int __real_kvm_vcpus_hold(struct kvm *kvm);
 void __real_kvm_vcpus_release(struct kvm *kvm);
+
+#include <linux/kvm_vcpu_gate.h>
 
 #include "extracted_kvm_host.h"
 
@@ -134,8 +131,6 @@ int kvm_set_memory_region(struct kvm *kvm,
 			  const struct kvm_userspace_memory_region *mem);
 int kvm_vm_ioctl_set_memory_region(struct kvm *kvm,
 				   struct kvm_userspace_memory_region *mem);
-int kvm_vm_ioctl_set_memory_regions(struct kvm *kvm,
-				    const struct kvm_userspace_memory_regions *map);
 struct kvm_memory_slot *kvm_vcpu_gfn_to_memslot(struct kvm_vcpu *vcpu,
 						gfn_t gfn);
 void *kvm_memslot_calloc(size_t n, size_t size);

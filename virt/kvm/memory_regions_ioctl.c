@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KVM_SET_USER_MEMORY_REGIONS: check what user space passes.
+ */
+#include <linux/kvm_host.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+
+#include "memory_regions.h"
+
+/* The structure of user space may be larger or smaller than that of KVM. */
+static int kvm_copy_memory_regions(struct kvm_map_region *regions,
+				   const struct kvm_userspace_memory_regions *map)
+{
+	u32 i;
+	int r;
+
+	if (map->region_size == sizeof(*regions)) {
+		if (copy_from_user(regions, u64_to_user_ptr(map->regions),
+				   map->nr_regions * sizeof(*regions)))
+			return -EFAULT;
+		return 0;
+	}
+
+	for (i = 0; i < map->nr_regions; i++) {
+		u64 region = map->regions + (u64)i * map->region_size;
+
+		kvm_memslots_cond_resched(i);
+		r = copy_struct_from_user(&regions[i], sizeof(*regions),
+					  u64_to_user_ptr(region),
+					  map->region_size);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+/**
+ * kvm_vm_ioctl_set_memory_regions - KVM_SET_USER_MEMORY_REGIONS
+ * @kvm: the VM
+ * @map: the argument of the ioctl, in kernel memory
+ *
+ * Context: may sleep.  Takes kvm->slots_lock.
+ * Return: what the ioctl returns.
+ */
+int kvm_vm_ioctl_set_memory_regions(struct kvm *kvm,
+				    const struct kvm_userspace_memory_regions *map)
+{
+	struct kvm_map_region *regions;
+	u32 i;
+	int r;
+
+	if (!kvm_arch_can_replace_memslots(kvm))
+		return -EINVAL;
+	if (map->flags || memchr_inv(map->reserved, 0, sizeof(map->reserved)) ||
+	    map->region_size < sizeof(struct kvm_userspace_memory_region) ||
+	    map->as_id >= kvm_arch_nr_memslot_as_ids(kvm))
+		return -EINVAL;
+	if (map->nr_regions > KVM_USER_MEM_SLOTS ||
+	    map->region_size > PAGE_SIZE)
+		return -E2BIG;
+
+	regions = kvmalloc_array(map->nr_regions, sizeof(*regions),
+				 GFP_KERNEL_ACCOUNT);
+	if (!regions)
+		return -ENOMEM;
+
+	r = kvm_copy_memory_regions(regions, map);
+	if (r)
+		goto out;
+
+	for (i = 0; i < map->nr_regions; i++) {
+		kvm_memslots_cond_resched(i);
+		r = -EINVAL;
+		if (!regions[i].memory_size ||
+		    regions[i].slot >= KVM_USER_MEM_SLOTS)
+			goto out;
+		r = kvm_check_map_region(kvm, &regions[i], map->region_size);
+		if (r)
+			goto out;
+	}
+
+	r = -EINTR;
+	if (mutex_lock_killable(&kvm->slots_lock))
+		goto out;
+	r = kvm_set_memory_regions(kvm, map->as_id, regions, map->nr_regions);
+	mutex_unlock(&kvm->slots_lock);
+out:
+	kvfree(regions);
+	return r;
+}
