@@ -54,9 +54,9 @@ def split_commits(base):
         raise Failure(f"{pretty(tree)} is not on its tag base: git rebase it, or make tree FORCE=1")
     commits = git(tree, "rev-list", "--reverse", "base..HEAD").split()
     added = {}
-    # WHOLE=no: a new file stays in its patch.
-    for line in [] if base["WHOLE"] == "no" else git(tree, "diff-tree", "-r", "--no-renames", "--diff-filter=A", "base",
-                                                     "HEAD").splitlines():
+    # Elsewhere than in WHOLE, a new file stays in its patch.
+    for line in git(tree, "diff-tree", "-r", "--no-renames", "--diff-filter=A", "base", "HEAD", "--",
+                    *base.words("WHOLE")).splitlines():
         meta, path = line.split("\t", 1)
         added[path] = (meta.split()[1], meta.split()[3])
     last = {}
