@@ -32,7 +32,8 @@
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
-#include "../kselftest.h"
+#include "memory_regions_compat.h"
+#include "memory_regions_util.h"
 
 #define CONTROL		0x20000000UL
 #define CONTROL_SLOT	1
@@ -43,18 +44,16 @@
 #define NR_PAGES	16
 #define IO_VALUE	0x5aa5	/* of an access to REMOVED without a slot */
 
-#define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
-#define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
-
 enum { FAULTER, RUNNER, NEW, LATE, HALTED, NR_VCPUS };
 
 struct control {
-	uint64_t fault_page;		/* for FAULTER to read, or 0 */
-	uint64_t io_value;		/* last value read by RUNNER */
-	uint64_t count[NR_VCPUS];
+	u64 fault_page;		/* for FAULTER to read, or 0 */
+	u64 io_value;		/* last value read by RUNNER */
+	u64 count[NR_VCPUS];
 };
 
 static struct kvm_vm *vm;
+static struct kvm_vcpu *vcpus[NR_VCPUS];
 static struct control *control;
 static size_t page_size;
 static void *faulting;
@@ -62,14 +61,14 @@ static int uffd;
 static bool stop;
 static bool pause_io, paused;		/* RUNNER, after its next MMIO exit */
 static pthread_t threads[NR_VCPUS];
-static uint64_t eintr[NR_VCPUS], mmio[NR_VCPUS];
+static u64 eintr[NR_VCPUS], mmio[NR_VCPUS];
 
 /* ------------------------------------------------------------- the guest */
 
-static void guest_code(uint64_t v, uint64_t page_size)
+static void guest_code(u64 v, u64 page_size)
 {
 	struct control *c = (void *)CONTROL;
-	uint64_t page;
+	u64 page;
 
 	for (;;) {
 		store(c->count[v], c->count[v] + 1);
@@ -77,12 +76,12 @@ static void guest_code(uint64_t v, uint64_t page_size)
 		case FAULTER:
 			page = load(c->fault_page);
 			if (page) {
-				load(*(uint64_t *)(FAULTING + page * page_size));
+				load(*(u64 *)(FAULTING + page * page_size));
 				store(c->fault_page, 0);
 			}
 			break;
 		case RUNNER:
-			store(c->io_value, load(*(uint64_t *)REMOVED));
+			store(c->io_value, load(*(u64 *)REMOVED));
 			break;
 		case HALTED:
 #ifdef __x86_64__
@@ -99,26 +98,23 @@ static void guest_code(uint64_t v, uint64_t page_size)
 
 static void *vcpu_thread(void *arg)
 {
-	uint32_t v = (uintptr_t)arg;
+	u32 v = (uintptr_t)arg;
 	struct kvm_run *run;
 
 	if (v == LATE) {
-		vm_vcpu_add_default(vm, v, guest_code);
-#ifdef __x86_64__
-		vcpu_set_cpuid(vm, v, kvm_get_supported_cpuid());
-#endif
-		vcpu_args_set(vm, v, 2, (uint64_t)v, (uint64_t)page_size);
+		vcpus[v] = vm_vcpu_add(vm, v, guest_code);
+		vcpu_args_set(vcpus[v], 2, (u64)v, (u64)page_size);
 	}
-	run = vcpu_state(vm, v);
+	run = vcpus[v]->run;
 	while (!load(stop)) {
-		if (_vcpu_ioctl(vm, v, KVM_RUN, NULL)) {
+		if (__vcpu_run(vcpus[v])) {
 			TEST_ASSERT(errno == EINTR, "KVM_RUN: %s",
 				    strerror(errno));
 			store(eintr[v], eintr[v] + 1);
 		} else if (run->exit_reason == KVM_EXIT_MMIO &&
 			   run->mmio.phys_addr == REMOVED) {
 			store(mmio[v], mmio[v] + 1);
-			*(uint64_t *)run->mmio.data = IO_VALUE;
+			*(u64 *)run->mmio.data = IO_VALUE;
 			store(paused, load(pause_io));
 			while (load(pause_io))
 				usleep(1000);
@@ -131,7 +127,7 @@ static void *vcpu_thread(void *arg)
 	return NULL;
 }
 
-static void start(uint32_t v)
+static void start(u32 v)
 {
 	pthread_create(&threads[v], NULL, vcpu_thread, (void *)(uintptr_t)v);
 }
@@ -140,8 +136,8 @@ static void start(uint32_t v)
 static int set_all(bool with)
 {
 	struct kvm_userspace_memory_region regions[4] = {
-		*kvm_userspace_memory_region_find(vm, 0, 0),
-		*kvm_userspace_memory_region_find(vm, CONTROL, CONTROL),
+		slot_region(vm, 0),
+		slot_region(vm, CONTROL_SLOT),
 		{
 			.slot = FAULTING_SLOT,
 			.guest_phys_addr = FAULTING,
@@ -154,14 +150,8 @@ static int set_all(bool with)
 			.userspace_addr = regions[1].userspace_addr,
 		},
 	};
-	struct kvm_userspace_memory_regions all = {
-		.nr_regions = with ? 4 : 3,
-		.region_size = sizeof(regions[0]),
-		.regions = (uintptr_t)regions,
-	};
 
-	return ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGIONS, &all) ?
-	       errno : 0;
+	return set_memory_regions(vm->fd, 0, regions, with ? 4 : 3);
 }
 
 static int remove_result;
@@ -198,22 +188,22 @@ static int remove_process(void *arg)
 })
 
 /* Check that the vCPU does not run for a tenth of a second. */
-static bool is_held(uint32_t v)
+static bool is_held(u32 v)
 {
-	uint64_t before = load(control->count[v]);
+	u64 before = load(control->count[v]);
 
 	usleep(100000);
 	return load(control->count[v]) == before;
 }
 
-static bool runs(uint32_t v)
+static bool runs(u32 v)
 {
-	uint64_t before = load(control->count[v]);
+	u64 before = load(control->count[v]);
 
 	return eventually(load(control->count[v]) > before);
 }
 
-static void take_fault(uint64_t page)
+static void take_fault(u64 page)
 {
 	struct pollfd pollfd = { .fd = uffd, .events = POLLIN };
 	struct uffd_msg msg;
@@ -225,7 +215,7 @@ static void take_fault(uint64_t page)
 		    "the guest does not fault");
 }
 
-static void resolve(uint64_t page)
+static void resolve(u64 page)
 {
 	struct uffdio_zeropage zero = {
 		.range.start = (uintptr_t)faulting + page * page_size,
@@ -257,7 +247,7 @@ static void test_halted(void)
 
 static void test_held(void)
 {
-	uint64_t before;
+	u64 before;
 	pthread_t thread;
 
 	take_fault(1);
@@ -295,7 +285,7 @@ static void test_killed(void)
 {
 	size_t stack_size = 65536;
 	char *stack = malloc(stack_size);
-	uint64_t before;
+	u64 before;
 	int status;
 	pid_t pid;
 
@@ -326,15 +316,15 @@ static void test_killed(void)
 }
 
 /* Make a vCPU exit with immediate_exit, and keep it set. */
-static void stop_vcpu(uint32_t v)
+static void stop_vcpu(u32 v)
 {
-	vcpu_state(vm, v)->immediate_exit = 1;
+	vcpus[v]->run->immediate_exit = 1;
 	pthread_kill(threads[v], SIGUSR1);
 }
 
-static bool is_stopped(uint32_t v)
+static bool is_stopped(u32 v)
 {
-	uint64_t before = load(eintr[v]);
+	u64 before = load(eintr[v]);
 
 	/* The signal makes it exit once. */
 	return eventually(load(eintr[v]) > before + 10);
@@ -367,9 +357,9 @@ static void test_stopped(void)
 	ksft_test_result(eventually(load(remove_result) != -1) &&
 			 !remove_result, "and returns after the fault\n");
 	pthread_join(thread, NULL);
-	vcpu_state(vm, RUNNER)->immediate_exit = 0;
-	vcpu_state(vm, NEW)->immediate_exit = 0;
-	vcpu_state(vm, HALTED)->immediate_exit = 0;
+	vcpus[RUNNER]->run->immediate_exit = 0;
+	vcpus[NEW]->run->immediate_exit = 0;
+	vcpus[HALTED]->run->immediate_exit = 0;
 	ksft_test_result(runs(RUNNER) && runs(NEW), "the vCPUs go on\n");
 	ksft_test_result(eventually(load(control->io_value) == IO_VALUE),
 			 "the access is finished\n");
@@ -414,14 +404,14 @@ static void *signal_thread(void *arg)
 }
 
 /* Run a vCPU that is held until it gets a signal. */
-static bool run_held(uint32_t v)
+static bool run_held(u32 v)
 {
 	pthread_t me = pthread_self(), thread;
 	int r;
 
 	store(back, false);
 	pthread_create(&thread, NULL, signal_thread, &me);
-	r = _vcpu_ioctl(vm, v, KVM_RUN, NULL) ? errno : 0;
+	r = __vcpu_run(vcpus[v]) ? errno : 0;
 	store(back, true);
 	pthread_join(thread, NULL);
 	return r == EINTR && !load(control->count[v]);
@@ -430,7 +420,7 @@ static bool run_held(uint32_t v)
 /* In a VM without an APIC, KVM_RUN also takes CR8. */
 static void test_registers(void)
 {
-	struct kvm_run *run = vcpu_state(vm, NEW);
+	struct kvm_run *run = vcpus[NEW]->run;
 	struct kvm_sregs sregs;
 	struct kvm_regs regs;
 	pthread_t thread;
@@ -438,7 +428,7 @@ static void test_registers(void)
 	take_fault(1);
 	thread = start_remove();
 
-	vcpu_regs_get(vm, NEW, &run->s.regs.regs);
+	vcpu_regs_get(vcpus[NEW], &run->s.regs.regs);
 	run->s.regs.regs.rax = 0x1234;
 	run->kvm_valid_regs = KVM_SYNC_X86_REGS;
 	run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
@@ -450,8 +440,8 @@ static void test_registers(void)
 	ksft_test_result(run->s.regs.regs.rax == 0x1234,
 			 "the registers that it was given are those it has\n");
 	ksft_test_result(run->cr8 == 5, "and so is CR8\n");
-	vcpu_regs_get(vm, NEW, &regs);
-	vcpu_sregs_get(vm, NEW, &sregs);
+	vcpu_regs_get(vcpus[NEW], &regs);
+	vcpu_sregs_get(vcpus[NEW], &sregs);
 	ksft_test_result(regs.rax == 0x1234 && sregs.cr8 == 5,
 			 "as other ioctls see them, too\n");
 	run->kvm_valid_regs = 0;
@@ -479,35 +469,28 @@ static void set_up(bool irqchip)
 
 	page_size = getpagesize();
 	if (irqchip) {
-		vm = vm_create_default(FAULTER, 0, guest_code);
+		vm = __vm_create_with_one_vcpu(&vcpus[FAULTER], 0, guest_code);
 	} else {
-		vm = vm_create(VM_MODE_DEFAULT, DEFAULT_GUEST_PHY_PAGES, O_RDWR);
-		kvm_vm_elf_load(vm, program_invocation_name, 0, 0);
-		vm_vcpu_add_default(vm, FAULTER, guest_code);
+		vm = vm_create_without_irqchip();
+		vcpus[FAULTER] = vm_vcpu_add(vm, FAULTER, guest_code);
 	}
 	for (v = RUNNER; v < NR_VCPUS; v++) {
 		if (v != LATE)
-			vm_vcpu_add_default(vm, v, guest_code);
+			vcpus[v] = vm_vcpu_add(vm, v, guest_code);
 	}
 	for (v = 0; v < NR_VCPUS; v++) {
-		if (v == LATE)
-			continue;
-#ifdef __x86_64__
-		vcpu_set_cpuid(vm, v, kvm_get_supported_cpuid());
-#endif
-		vcpu_args_set(vm, v, 2, (uint64_t)v, (uint64_t)page_size);
+		if (v != LATE)
+			vcpu_args_set(vcpus[v], 2, (u64)v, (u64)page_size);
 	}
 
 	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, CONTROL,
 				    CONTROL_SLOT, NR_PAGES, 0);
-	virt_map(vm, CONTROL, CONTROL, NR_PAGES, 0);
-	virt_map(vm, FAULTING, FAULTING, NR_PAGES, 0);
-	virt_map(vm, REMOVED, REMOVED, 1, 0);
+	virt_map(vm, CONTROL, CONTROL, NR_PAGES);
+	virt_map(vm, FAULTING, FAULTING, NR_PAGES);
+	virt_map(vm, REMOVED, REMOVED, 1);
 	control = addr_gpa2hva(vm, CONTROL);
 
-	faulting = mmap(NULL, NR_PAGES * page_size, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	TEST_ASSERT(faulting != MAP_FAILED, "mmap: %s", strerror(errno));
+	faulting = map_memory(NR_PAGES * page_size, MAP_PRIVATE);
 	reg.range.start = (uintptr_t)faulting;
 	reg.range.len = NR_PAGES * page_size;
 	TEST_ASSERT(!ioctl(uffd, UFFDIO_REGISTER, &reg), "UFFDIO_REGISTER: %s",

@@ -25,7 +25,8 @@
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
-#include "../kselftest.h"
+#include "memory_regions_compat.h"
+#include "memory_regions_util.h"
 
 #define KVM_DEBUG	"/sys/kernel/debug/kvm"
 #define TRACING		"/sys/kernel/debug/tracing"
@@ -46,9 +47,6 @@
 #define HUGE_GVA	0x200000000UL
 #define ZAP_ALL		"/sys/module/kvm/parameters/memslot_zap_all"
 
-#define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
-#define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
-
 static int counts[] = { 10, 509, 32764 };
 /* Not in the program itself, which is copied to the guest. */
 static struct kvm_userspace_memory_region *regions;
@@ -57,14 +55,6 @@ static int vm_fd, max_slots, mib = 1024, failed, ns_per_insn;
 static bool machine;
 static char *host;			/* behind all slots, never touched */
 static char stats[256];			/* debugfs directory of the VM */
-
-static double now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1e9 + ts.tv_nsec;
-}
 
 static void figure(const char *name, int slots, double value, const char *unit)
 {
@@ -98,11 +88,11 @@ static void ratio(const char *name, int slots, double value, double limit)
 /* Returns the time in nanoseconds. */
 static double set_one(struct kvm_userspace_memory_region region)
 {
-	double start = now_ns();
+	u64 start = now_ns();
+	int r = __set_memory_region(vm_fd, &region);
 
-	TEST_ASSERT(!ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &region),
-		    "KVM_SET_USER_MEMORY_REGION, slot %u: %s", region.slot,
-		    strerror(errno));
+	TEST_ASSERT(!r, "KVM_SET_USER_MEMORY_REGION, slot %u: %s", region.slot,
+		    strerror(r));
 	return now_ns() - start;
 }
 
@@ -114,15 +104,10 @@ static double delete_one(struct kvm_userspace_memory_region region)
 
 static double set_all(int nr)
 {
-	struct kvm_userspace_memory_regions all = {
-		.nr_regions = nr,
-		.region_size = sizeof(regions[0]),
-		.regions = (uintptr_t)regions,
-	};
-	double start = now_ns();
+	u64 start = now_ns();
+	int r = set_memory_regions(vm_fd, 0, regions, nr);
 
-	TEST_ASSERT(!ioctl(vm_fd, KVM_SET_USER_MEMORY_REGIONS, &all),
-		    "KVM_SET_USER_MEMORY_REGIONS: %s", strerror(errno));
+	TEST_ASSERT(!r, "KVM_SET_USER_MEMORY_REGIONS: %s", strerror(r));
 	return now_ns() - start;
 }
 
@@ -166,14 +151,8 @@ static int trace_hits_of(const char *system, const char *event,
 	/* Discard earlier events. */
 	snprintf(path, sizeof(path), TRACING "/events/%s/%s/enable", system,
 		 event);
-	file = fopen(path, "w");
-	if (!file)
+	if (write_file(path, "1") || write_file(TRACING "/trace", ""))
 		return -1;
-	fputs("1", file);
-	fclose(file);
-	file = fopen(TRACING "/trace", "w");
-	if (file)
-		fclose(file);
 	return hits;
 }
 
@@ -410,31 +389,33 @@ static void one_changes(int nr, double *few)
 /* ------------------------------------------------------------- with a guest */
 
 struct control {
-	uint64_t stop, start, stride, pages, rounds;
+	u64 stop, start, stride, pages, rounds;
 };
 
 static void guest_code(void)
 {
 	struct control *c = (void *)CONTROL;
-	uint64_t p;
+	u64 p;
 
 	while (!load(c->stop)) {
 		for (p = 0; p < load(c->pages); p++)
-			load(*(uint64_t *)(c->start + p * c->stride));
+			load(*(u64 *)(c->start + p * c->stride));
 		store(c->rounds, c->rounds + 1);
 	}
 	GUEST_DONE();
 }
 
-static void *vcpu_thread(void *vm)
+static void *vcpu_thread(void *arg)
 {
-	vcpu_run(vm, 0);
+	struct kvm_vcpu *vcpu = arg;
+
+	vcpu_run(vcpu);
 	return NULL;
 }
 
 static void wait_rounds(struct control *c, int nr)
 {
-	uint64_t until = load(c->rounds) + nr;
+	u64 until = load(c->rounds) + nr;
 
 	while (load(c->rounds) < until)
 		usleep(1000);
@@ -443,20 +424,22 @@ static void wait_rounds(struct control *c, int nr)
 /* With shadow paging, KVM drops all mappings rather than those of a slot. */
 static bool shadow_paging(void)
 {
+	const char * const params[] = {
+		"/sys/module/kvm_intel/parameters/ept",
+		"/sys/module/kvm_amd/parameters/npt",
+	};
 	bool shadow = false;
-#ifdef __x86_64__
-	const char *name = is_intel_cpu() ?
-			   "/sys/module/kvm_intel/parameters/ept" :
-			   "/sys/module/kvm_amd/parameters/npt";
-	FILE *file = fopen(name, "r");
-	int c;
+	FILE *file;
+	int c, i;
 
-	if (!file)
-		return false;
-	c = fgetc(file);
-	shadow = c == 'N' || c == '0';
-	fclose(file);
-#endif
+	for (i = 0; i < ARRAY_SIZE(params); i++) {
+		file = fopen(params[i], "r");
+		if (!file)
+			continue;
+		c = fgetc(file);
+		shadow = c == 'N' || c == '0';
+		fclose(file);
+	}
 	return shadow;
 }
 
@@ -471,7 +454,7 @@ static void *waiter_thread(void *unused)
 {
 	struct sched_param param = { .sched_priority = 1 };
 	struct timespec wait = { .tv_nsec = 20000 };
-	double start, ns;
+	u64 start, ns;
 
 	pthread_setschedparam(pthread_self(), SCHED_FIFO, &param);
 	while (!load(waiter_stop)) {
@@ -487,19 +470,6 @@ static void *waiter_thread(void *unused)
 	return NULL;
 }
 
-static void trace_set(const char *what, const char *value)
-{
-	char path[256];
-	FILE *file;
-
-	snprintf(path, sizeof(path), TRACING "/%s", what);
-	file = fopen(path, "w");
-	if (file) {
-		fputs(value, file);
-		fclose(file);
-	}
-}
-
 /* Set the first @nr regions; returns the longest latency while a slot goes. */
 static double longest_wait(int nr)
 {
@@ -508,8 +478,8 @@ static double longest_wait(int nr)
 	int i;
 
 	/* The clock of now_ns() follows the CPU in each line. */
-	trace_set("trace_clock", "mono");
-	trace_set("trace_options", "noirq-info");
+	write_file(TRACING "/trace_clock", "mono");
+	write_file(TRACING "/trace_options", "noirq-info");
 	waiter_stop = false;
 	waiter_rounds = 0;
 	nr_waits = 0;
@@ -538,14 +508,14 @@ static double longest_wait(int nr)
 static void large_slot_goes(struct kvm_vm *vm, struct control *c)
 {
 	double ns = 0;
-	uint64_t p;
+	u64 p;
 	int i;
 
 	/* One MMU page table per page. */
 	madvise(host, HUGE_PAGES * PAGE, MADV_NOHUGEPAGE);
 	for (p = 0; p < HUGE_MAPPED; p++)
 		virt_map(vm, HUGE_GVA + p * LARGE_PAGE, WINDOW + p * LARGE_PAGE,
-			 1, 0);
+			 1);
 	regions[nr_fixed] = (struct kvm_userspace_memory_region) {
 		.slot = FIRST_ID,
 		.guest_phys_addr = WINDOW,
@@ -598,37 +568,35 @@ static void zap_all_once(void)
 
 static void with_guest(void)
 {
-	uint64_t pages = mib * 256UL, start = 0x40000000UL;
-	struct kvm_vm *vm;
+	u64 pages = mib * 256UL, start = 0x40000000UL;
+	struct kvm_vcpu *vcpu;
 	struct control *c;
+	struct kvm_vm *vm;
 	double held[2] = {};
 	pthread_t thread;
 	long faults, once, old;
 	int i, j, nr;
 
-	vm = vm_create_default(0, pages * 2 + HUGE_MAPPED * 512, guest_code);
-	ucall_init(vm, NULL);
-	vm_fd = vm_get_fd(vm);
-#ifdef __x86_64__
-	vcpu_set_cpuid(vm, 0, kvm_get_supported_cpuid());
-#endif
+	vm = __vm_create_with_one_vcpu(&vcpu, pages * 2 + HUGE_MAPPED * 512,
+				       guest_code);
+	vm_fd = vm->fd;
 	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, CONTROL,
 				    CONTROL_SLOT, 1, 0);
 	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, start,
 				    CONTROL_SLOT + 1, pages, 0);
-	virt_map(vm, CONTROL, CONTROL, 1, 0);
-	virt_map(vm, start, start, pages, 0);
+	virt_map(vm, CONTROL, CONTROL, 1);
+	virt_map(vm, start, start, pages);
 	c = addr_gpa2hva(vm, CONTROL);
 	c->start = start;
 	c->stride = PAGE;
 	c->pages = pages;
 	snprintf(stats, sizeof(stats), KVM_DEBUG "/%d-%d", getpid(), vm_fd);
 
-	regions[0] = *kvm_userspace_memory_region_find(vm, 0, 0);
-	regions[1] = *kvm_userspace_memory_region_find(vm, CONTROL, CONTROL);
-	regions[2] = *kvm_userspace_memory_region_find(vm, start, start);
+	regions[0] = slot_region(vm, 0);
+	regions[1] = slot_region(vm, CONTROL_SLOT);
+	regions[2] = slot_region(vm, CONTROL_SLOT + 1);
 	nr_fixed = 3;
-	pthread_create(&thread, NULL, vcpu_thread, vm);
+	pthread_create(&thread, NULL, vcpu_thread, vcpu);
 	wait_rounds(c, 2);
 
 	/* Create and delete a slot while the guest walks all of its memory. */
@@ -704,10 +672,10 @@ int main(int argc, char **argv)
 			machine = true;
 			break;
 		case 't':
-			ns_per_insn = atoi(optarg);
+			ns_per_insn = parse_number(optarg, 1, 1000);
 			break;
 		case 'g':
-			mib = atoi(optarg);
+			mib = parse_number(optarg, 1, 1 << 20);
 			break;
 		default:
 			help(argv[0]);
@@ -720,9 +688,7 @@ int main(int argc, char **argv)
 	max_slots = kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS);
 	if (!max_slots)
 		ksft_exit_skip("no KVM_SET_USER_MEMORY_REGIONS\n");
-	host = mmap(NULL, HUGE_PAGES * PAGE + PAGE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	TEST_ASSERT(host != MAP_FAILED, "mmap: %s", strerror(errno));
+	host = map_memory(HUGE_PAGES * PAGE + PAGE, MAP_PRIVATE);
 	regions = calloc(MAX_SLOTS + FIRST_ID, sizeof(*regions));
 	TEST_ASSERT(regions, "no memory");
 

@@ -26,6 +26,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <limits.h>
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <sched.h>
@@ -43,10 +44,8 @@
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
-#include "../kselftest.h"
-#ifdef __x86_64__
-#include "vmx.h"
-#endif
+#include "memory_regions_compat.h"
+#include "memory_regions_util.h"
 
 #define MAX_VCPUS	8
 #define PAGES		48		/* of the window */
@@ -60,38 +59,42 @@
 #define CONTROL_SLOT	1
 #define CONTROL_PAGES	16
 
-#define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
-#define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
-
 /* At the start of each page of the window; then code at CODE_OFFSET. */
 struct words {
-	uint64_t version;
-	uint64_t word[MAX_VCPUS];	/* version known << 32 | count */
+	u64 version;
+	u64 word[MAX_VCPUS];	/* version known << 32 | count */
 };
 
 /* Shared by guest and host, in a slot that does not change. */
 struct control {
-	uint64_t stop, pause, nr_vcpus, page_size;
-	uint64_t accesses[MAX_VCPUS], calls[MAX_VCPUS];
-	uint64_t nested_exits[MAX_VCPUS], nested_ept;
-	uint64_t seen[PAGES];		/* highest version seen by a vCPU */
+	u64 stop, pause, nr_vcpus, page_size;
+	u64 accesses[MAX_VCPUS], calls[MAX_VCPUS];
+	u64 nested_exits[MAX_VCPUS], nested_ept;
+	u64 seen[PAGES];		/* highest version seen by a vCPU */
 	/*
 	 * Last value and version written by each vCPU.  Not on the stack, as
 	 * the compiler might call memset(), and the guest has no libc.
 	 */
-	uint64_t last[MAX_VCPUS][PAGES], last_version[MAX_VCPUS][PAGES];
+	u64 last[MAX_VCPUS][PAGES], last_version[MAX_VCPUS][PAGES];
 };
 
 /* ------------------------------------------------------------- the guest */
 
-static struct words *guest_page(struct control *c, uint64_t p)
+#define GUEST_EXPECT(cond, a, b, c)					\
+do {									\
+	if (!(cond))							\
+		ucall(UCALL_ABORT, 5, (u64)#cond, (u64)__LINE__,	\
+		      (u64)(a), (u64)(b), (u64)(c));			\
+} while (0)
+
+static struct words *guest_page(struct control *c, u64 p)
 {
 	return (void *)(WINDOW + p * c->page_size);
 }
 
-static void guest_saw(struct control *c, uint64_t p, uint64_t version)
+static void guest_saw(struct control *c, u64 p, u64 version)
 {
-	uint64_t seen = load(c->seen[p]);
+	u64 seen = load(c->seen[p]);
 
 	while (seen < version &&
 	       !__atomic_compare_exchange_n(&c->seen[p], &seen, version, false,
@@ -99,20 +102,20 @@ static void guest_saw(struct control *c, uint64_t p, uint64_t version)
 		;
 }
 
-static void guest_use(struct control *c, uint64_t v, uint64_t p, uint64_t *last,
-		      uint64_t *last_version, uint64_t count)
+static void guest_use(struct control *c, u64 v, u64 p, u64 *last,
+		      u64 *last_version, u64 count)
 {
 	struct words *page = guest_page(c, p);
-	uint64_t seen = load(c->seen[p]);
-	uint64_t version = load(page->version);
-	uint64_t got, value;
+	u64 seen = load(c->seen[p]);
+	u64 version = load(page->version);
+	u64 got, value;
 
-	GUEST_ASSERT_3(version >= seen, p, version, seen);
+	GUEST_EXPECT(version >= seen, p, version, seen);
 	guest_saw(c, p, version);
 
 	got = load(page->word[v]);
 	if (*last_version == version && load(page->version) == version)
-		GUEST_ASSERT_3(got == *last, p, got, *last);
+		GUEST_EXPECT(got == *last, p, got, *last);
 
 	if (p >= PAGES - RO_PAGES)
 		return;
@@ -124,17 +127,17 @@ static void guest_use(struct control *c, uint64_t v, uint64_t p, uint64_t *last,
 	seen = load(page->version);
 	*last_version = 0;
 	if (seen == version) {
-		GUEST_ASSERT_3(got == value, p, got, value);
+		GUEST_EXPECT(got == value, p, got, value);
 		*last = value;
 		*last_version = version;
 	}
 }
 
 /* Make one access, and pause if the host requests it. */
-static void guest_step(struct control *c, uint64_t v, uint64_t *rnd)
+static void guest_step(struct control *c, u64 v, u64 *rnd)
 {
-	uint64_t (*code)(void);
-	uint64_t p, got;
+	u64 (*code)(void);
+	u64 p, got;
 
 	*rnd = *rnd * 6364136223846793005ULL + 1442695040888963407ULL;
 	p = (*rnd >> 33) % PAGES;
@@ -142,7 +145,7 @@ static void guest_step(struct control *c, uint64_t v, uint64_t *rnd)
 	if ((*rnd >> 60) < 4) {
 		code = (void *)guest_page(c, p) + CODE_OFFSET;
 		got = code();
-		GUEST_ASSERT_2(got == p + 1, p, got);
+		GUEST_EXPECT(got == p + 1, p, got, 0);
 		c->calls[v]++;
 	} else {
 		guest_use(c, v, p, &c->last[v][p], &c->last_version[v][p],
@@ -155,10 +158,10 @@ static void guest_step(struct control *c, uint64_t v, uint64_t *rnd)
 		GUEST_SYNC(0);
 }
 
-static void guest_code(uint64_t v)
+static void guest_code(u64 v)
 {
 	struct control *c = (void *)CONTROL;
-	uint64_t rnd = v + 1;
+	u64 rnd = v + 1;
 
 	while (!load(c->stop))
 		guest_step(c, v, &rnd);
@@ -172,9 +175,9 @@ static unsigned char nested_stack[MAX_VCPUS][4096];
 static void nested_code(void)
 {
 	struct control *c = (void *)CONTROL;
-	uint64_t v = ((uintptr_t)__builtin_frame_address(0) -
+	u64 v = ((uintptr_t)__builtin_frame_address(0) -
 		      (uintptr_t)nested_stack) / sizeof(nested_stack[0]);
-	uint64_t rnd = v + 1, i = 0;
+	u64 rnd = v + 1, i = 0;
 
 	while (!load(c->stop)) {
 		guest_step(c, v, &rnd);
@@ -184,14 +187,14 @@ static void nested_code(void)
 	GUEST_DONE();
 }
 
-static void nesting_code(uint64_t v, struct vmx_pages *vmx)
+static void nesting_code(u64 v, struct vmx_pages *vmx)
 {
 	struct control *c = (void *)CONTROL;
-	uint64_t rnd = ~v;
+	u64 rnd = ~v;
 	int r;
 
-	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
-	GUEST_ASSERT(load_vmcs(vmx));
+	GUEST_EXPECT(prepare_for_vmx_operation(vmx), 0, 0, 0);
+	GUEST_EXPECT(load_vmcs(vmx), 0, 0, 0);
 
 	/* L0 may not support EPT for L1. */
 	if (!(rdmsr(MSR_IA32_VMX_TRUE_PROCBASED_CTLS) >> 32 &
@@ -201,14 +204,15 @@ static void nesting_code(uint64_t v, struct vmx_pages *vmx)
 		vmx->eptp_gpa = 0;
 	else
 		c->nested_ept = 1;
-	prepare_vmcs(vmx, nested_code,
-		     nested_stack[v] + sizeof(nested_stack[v]) - 8);
+	prepare_vmcs(vmx, nested_code);
+	vmwrite(GUEST_RSP,
+		(uintptr_t)nested_stack[v] + sizeof(nested_stack[v]) - 8);
 
 	r = vmlaunch();
 	for (;;) {
-		uint64_t reason = vmreadz(VM_EXIT_REASON);
+		u64 reason = vmreadz(VM_EXIT_REASON);
 
-		GUEST_ASSERT_2(!r && reason == EXIT_REASON_VMCALL, r, reason);
+		GUEST_EXPECT(!r && reason == EXIT_REASON_VMCALL, r, reason, 0);
 		c->nested_exits[v]++;
 		guest_step(c, v, &rnd);
 		vmwrite(GUEST_RIP, vmreadz(GUEST_RIP) +
@@ -223,14 +227,14 @@ static void nesting_code(uint64_t v, struct vmx_pages *vmx)
  * A missing instruction is an exception in the guest, not an exit.  Without
  * vectors, the guest would fault forever.
  */
-void guest_exception(uint64_t pc, uint64_t syndrome)
+void guest_exception(u64 pc, u64 syndrome)
 {
-	GUEST_ASSERT_2(!"exception", pc, syndrome);
+	GUEST_EXPECT(!"exception", pc, syndrome, 0);
 }
 
-static uint64_t guest_vectors(void)
+static u64 guest_vectors(void)
 {
-	uint64_t addr;
+	u64 addr;
 
 	asm("	adr %0, 1f\n"
 	    "	b 2f\n"
@@ -250,7 +254,7 @@ static uint64_t guest_vectors(void)
 
 struct segment {
 	int start, end;			/* pages of the window, or of the tail */
-	uint32_t id, flags;
+	u32 id, flags;
 };
 
 /* How to change a map: one slot at a time with the vCPUs running, or not. */
@@ -262,16 +266,17 @@ struct map {
 	struct segment seg[PAGES + TAIL_PAGES];
 };
 
-static int nr_vcpus = 2, switches = 3000, control_changes = 20000;
-static uint64_t rnd;
-static bool manual_protect, nested;
+static int nr_vcpus = 2, switches = 3000, control_changes = 20000, seconds;
+static u64 rnd;
+static bool manual_protect, nested, nested_works;
 
 static struct kvm_vm *vm;
+static struct kvm_vcpu *vcpus[MAX_VCPUS];
 static struct control *control;
 static size_t page_size;
 static unsigned char *backing[2];
 static int cur[PAGES + TAIL_PAGES];	/* memory that backs each page */
-static uint64_t version[PAGES];
+static u64 version[PAGES];
 static bool logged[PAGES];
 static struct words copy[PAGES];	/* follows the dirty log */
 static struct words given_back[PAGES];	/* contents of the other memory */
@@ -280,9 +285,9 @@ static struct map map;
 static bool failed, paused[MAX_VCPUS];
 static char failure[512];
 static pthread_mutex_t failure_lock = PTHREAD_MUTEX_INITIALIZER;
-static uint64_t dirty_pages, max_ns;
+static u64 dirty_pages, max_ns;
 
-static uint64_t random_below(uint64_t n)
+static u64 random_below(u64 n)
 {
 	rnd ^= rnd << 13;
 	rnd ^= rnd >> 7;
@@ -309,14 +314,14 @@ static struct words *host_page(int which, int p)
 	return (struct words *)(backing[which] + p * page_size);
 }
 
-static void write_code(void *page, uint32_t value)
+static void write_code(void *page, u32 value)
 {
 #ifdef __x86_64__
 	unsigned char code[] = { 0xb8, 0, 0, 0, 0, 0xc3 };	/* mov, ret */
 
 	memcpy(code + 1, &value, sizeof(value));
 #else
-	uint32_t code[] = { 0xd2800000 | value << 5, 0xd65f03c0 };
+	u32 code[] = { 0xd2800000 | value << 5, 0xd65f03c0 };
 #endif
 	memcpy(page + CODE_OFFSET, code, sizeof(code));
 	__builtin___clear_cache(page + CODE_OFFSET,
@@ -325,19 +330,19 @@ static void write_code(void *page, uint32_t value)
 
 static void *vcpu_thread(void *arg)
 {
-	uint32_t v = (uintptr_t)arg;
-	struct kvm_run *run = vcpu_state(vm, v);
+	u32 v = (uintptr_t)arg;
+	struct kvm_run *run = vcpus[v]->run;
 	struct ucall uc;
 
 	while (!load(failed)) {
-		if (_vcpu_run(vm, v)) {
+		if (__vcpu_run(vcpus[v])) {
 			if (errno == EINTR)
 				continue;
 			fail("vCPU %u: KVM_RUN: %s", v, strerror(errno));
 			break;
 		}
 
-		switch (get_ucall(vm, v, &uc)) {
+		switch (get_ucall(vcpus[v], &uc)) {
 		case UCALL_DONE:
 			return NULL;
 		case UCALL_SYNC:
@@ -380,18 +385,14 @@ static struct kvm_userspace_memory_region region_of(const struct segment *seg)
 /* The slots of the library: the guest's program, and what is shared with it. */
 static int fixed_regions(struct kvm_userspace_memory_region *regions)
 {
-	regions[0] = *kvm_userspace_memory_region_find(vm, 0, 0);
-	regions[1] = *kvm_userspace_memory_region_find(vm, CONTROL, CONTROL);
+	regions[0] = slot_region(vm, 0);
+	regions[1] = slot_region(vm, CONTROL_SLOT);
 	return 2;
 }
 
 static int set_all(void)
 {
 	struct kvm_userspace_memory_region regions[PAGES + TAIL_PAGES + 2];
-	struct kvm_userspace_memory_regions all = {
-		.region_size = sizeof(regions[0]),
-		.regions = (uintptr_t)regions,
-	};
 	int nr = fixed_regions(regions), i, j;
 
 	for (i = 0; i < map.nr; i++)
@@ -404,16 +405,16 @@ static int set_all(void)
 		regions[i] = regions[j];
 		regions[j] = one;
 	}
-	all.nr_regions = nr;
-	return ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGIONS, &all) ?
-	       errno : 0;
+	return set_memory_regions(vm->fd, 0, regions, nr);
 }
 
 static void set_one(struct kvm_userspace_memory_region region)
 {
-	if (ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGION, &region))
+	int r = __set_memory_region(vm->fd, &region);
+
+	if (r)
 		fail("KVM_SET_USER_MEMORY_REGION, slot %u: %s", region.slot,
-		     strerror(errno));
+		     strerror(r));
 }
 
 /* The old way: delete slots that change first, then create the new ones. */
@@ -481,7 +482,7 @@ static void cut(struct map *m)
 static void vary(struct map *m)
 {
 	int i = random_below(m->nr), j = random_below(m->nr);
-	uint32_t id = m->seg[i].id;
+	u32 id = m->seg[i].id;
 
 	m->seg[i].id = m->seg[j].id;
 	m->seg[j].id = id;
@@ -546,27 +547,18 @@ static void copy_page(int p)
 
 static void harvest(const struct segment *seg)
 {
-	uint64_t bitmap[2] = {};
-	struct kvm_dirty_log log = {
-		.slot = seg->id,
-		.dirty_bitmap = bitmap,
-	};
-	struct kvm_clear_dirty_log clear = {
-		.slot = seg->id,
-		.num_pages = seg->end - seg->start,
-		.dirty_bitmap = bitmap,
-	};
-	int p;
+	u64 bitmap[2] = {};
+	int p, r;
 
 	if (!(seg->flags & KVM_MEM_LOG_DIRTY_PAGES))
 		return;
-	if (ioctl(vm_get_fd(vm), KVM_GET_DIRTY_LOG, &log))
-		fail("KVM_GET_DIRTY_LOG, slot %u: %s", seg->id,
-		     strerror(errno));
-	if (manual_protect &&
-	    ioctl(vm_get_fd(vm), KVM_CLEAR_DIRTY_LOG, &clear))
-		fail("KVM_CLEAR_DIRTY_LOG, slot %u: %s", seg->id,
-		     strerror(errno));
+	r = get_dirty_log(vm->fd, seg->id, bitmap);
+	if (r)
+		fail("KVM_GET_DIRTY_LOG, slot %u: %s", seg->id, strerror(r));
+	r = manual_protect ? clear_dirty_log(vm->fd, seg->id, 0,
+					     seg->end - seg->start, bitmap) : 0;
+	if (r)
+		fail("KVM_CLEAR_DIRTY_LOG, slot %u: %s", seg->id, strerror(r));
 	for (p = seg->start; p < seg->end; p++) {
 		if (bitmap[0] & 1ULL << (p - seg->start)) {
 			copy_page(p);
@@ -617,19 +609,11 @@ static void follow_flags(void)
 	}
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
-}
-
 static void change(enum way way)
 {
 	struct kvm_userspace_memory_region old[PAGES + TAIL_PAGES];
 	int before[PAGES + TAIL_PAGES], i, r, nr = map.nr;
-	uint64_t start;
+	u64 start;
 
 	for (i = 0; i < nr; i++)
 		old[i] = region_of(&map.seg[i]);
@@ -683,16 +667,15 @@ static void change(enum way way)
 
 #ifdef __x86_64__
 /* Identity page tables of L1 for L2, for all memory. */
-static void nest(uint32_t v)
+static void nest(u32 v)
 {
-	vm_vaddr_t gva;
-	struct vmx_pages *vmx = vcpu_alloc_vmx(vm, &gva);
+	const struct nested_range ranges[] = {
+		{ CONTROL, CONTROL_PAGES * page_size },
+		{ WINDOW, PAGES * page_size },
+	};
 
-	prepare_eptp(vmx, vm, 0);
-	nested_map_memslot(vmx, vm, 0, 0);
-	nested_map(vmx, vm, CONTROL, CONTROL, CONTROL_PAGES * page_size, 0);
-	nested_map(vmx, vm, WINDOW, WINDOW, PAGES * page_size, 0);
-	vcpu_args_set(vm, v, 2, (uint64_t)v, gva);
+	vcpu_args_set(vcpus[v], 2, (u64)v,
+		      vcpu_alloc_nested(vm, ranges, ARRAY_SIZE(ranges)));
 }
 #endif
 
@@ -706,14 +689,14 @@ static void add_vcpus(void)
 		code = nesting_code;
 #endif
 	/* With page tables of L1 for each. */
-	vm = vm_create_default(0, (nested ? 128 : 64) * nr_vcpus, code);
-	ucall_init(vm, NULL);
+	vm = __vm_create_with_one_vcpu(&vcpus[0],
+				       (nested ? 128 : 64) * nr_vcpus, code);
 	for (v = 1; v < nr_vcpus; v++)
-		vm_vcpu_add_default(vm, v, code);
+		vcpus[v] = vm_vcpu_add(vm, v, code);
 }
 
 /* Returns the number of changes until a failure, or the total. */
-static int run(enum way way, int nr)
+static int run(enum way way, int nr, u64 ns)
 {
 	struct kvm_enable_cap cap = {
 		.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
@@ -723,16 +706,17 @@ static int run(enum way way, int nr)
 	size_t size = (PAGES + TAIL_PAGES) * getpagesize();
 	pthread_t threads[MAX_VCPUS];
 	int i, p, v;
+	u64 start;
 
 	page_size = getpagesize();
 	add_vcpus();
 	if (manual_protect)
-		vm_enable_cap(vm, &cap);
+		vm_ioctl(vm, KVM_ENABLE_CAP, &cap);
 
 	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, CONTROL,
 				    CONTROL_SLOT, CONTROL_PAGES, 0);
-	virt_map(vm, CONTROL, CONTROL, CONTROL_PAGES, 0);
-	virt_map(vm, WINDOW, WINDOW, PAGES, 0);
+	virt_map(vm, CONTROL, CONTROL, CONTROL_PAGES);
+	virt_map(vm, WINDOW, WINDOW, PAGES);
 	control = addr_gpa2hva(vm, CONTROL);
 	memset(control, 0, sizeof(*control));
 	control->nr_vcpus = nr_vcpus;
@@ -746,10 +730,7 @@ static int run(enum way way, int nr)
 	dirty_pages = 0;
 	max_ns = 0;
 	for (i = 0; i < 2; i++) {
-		backing[i] = mmap(NULL, size, PROT_READ | PROT_WRITE,
-				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-		TEST_ASSERT(backing[i] != MAP_FAILED, "mmap: %s",
-			    strerror(errno));
+		backing[i] = map_memory(size, MAP_SHARED);
 		for (p = 0; p < PAGES; p++) {
 			version[p] = 1;
 			host_page(i, p)->version = 1;
@@ -765,15 +746,12 @@ static int run(enum way way, int nr)
 	follow_flags();
 
 	for (v = 0; v < nr_vcpus; v++) {
-#ifdef __x86_64__
-		vcpu_set_cpuid(vm, v, kvm_get_supported_cpuid());
-#endif
 #ifdef __aarch64__
 		/* VBAR_EL1 */
-		set_reg(vm, v, ARM64_SYS_REG(3, 0, 12, 0, 0),
-			guest_vectors());
+		vcpu_set_reg(vcpus[v], ARM64_SYS_REG(3, 0, 12, 0, 0),
+			     guest_vectors());
 #endif
-		vcpu_args_set(vm, v, 1, (uint64_t)v);
+		vcpu_args_set(vcpus[v], 1, (u64)v);
 #ifdef __x86_64__
 		if (nested)
 			nest(v);
@@ -786,7 +764,8 @@ static int run(enum way way, int nr)
 			sched_yield();
 	}
 
-	for (i = 0; i < nr && !load(failed); i++)
+	start = now_ns();
+	for (i = 0; (ns ? now_ns() - start < ns : i < nr) && !load(failed); i++)
 		change(way);
 	if (way == WHOLE_MAP && !load(failed))
 		compare();
@@ -799,7 +778,7 @@ static int run(enum way way, int nr)
 
 static void done(void)
 {
-	uint64_t accesses = 0, calls = 0, exits = 0;
+	u64 accesses = 0, calls = 0, exits = 0;
 	int v;
 
 	for (v = 0; v < nr_vcpus; v++) {
@@ -819,28 +798,27 @@ static void done(void)
 
 static void help(const char *name)
 {
-	printf("usage: %s [-r] [-n changes] [-c changes] [-v vcpus] [-s seed]\n"
+	printf("usage: %s [-r] [-n changes | -t seconds] [-c changes] [-v vcpus] [-s seed]\n"
 	       "  -r  for reference, on any kernel: only slot by slot, as it has to go wrong\n"
 	       "      and then, as it must not, while the vCPUs pause\n"
 	       "  -n  changes of the whole map, for each way to log (%d)\n"
+	       "  -t  how long the whole map is changed, in all, instead of -n\n"
 	       "  -c  changes slot by slot, at most, until one goes wrong (%d)\n"
 	       "  -v  vCPUs, up to %d (%d)\n"
 	       "  -s  seed of what is random (the clock)\n",
 	       name, switches, control_changes, MAX_VCPUS, nr_vcpus);
 }
 
-static void test(enum way way, const char *what)
+static void test(enum way way, const char *what, u64 ns)
 {
 	const char *where = nested ? ", nested guest" : "";
 	int nr;
 
-#ifdef __x86_64__
-	if (nested && !nested_vmx_supported()) {
+	if (nested && !nested_works) {
 		ksft_test_result_skip("%s%s: no nested VMX\n", what, where);
 		return;
 	}
-#endif
-	nr = run(way, way == SLOT_BY_SLOT ? control_changes : switches);
+	nr = run(way, way == SLOT_BY_SLOT ? control_changes : switches, ns);
 	ksft_test_result(failed == (way == SLOT_BY_SLOT),
 			 "%d changes %s%s\n", nr, what, where);
 	if (failed)
@@ -856,22 +834,27 @@ int main(int argc, char **argv)
 	};
 	bool reference = false;
 	int opt, i, level, levels = 1;
+	u64 ns;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	rnd = time(NULL) + now_ns();
-	while ((opt = getopt(argc, argv, "hrn:c:v:s:")) != -1) {
+	while ((opt = getopt(argc, argv, "hrn:t:c:v:s:")) != -1) {
 		switch (opt) {
 		case 'r':
 			reference = true;
 			break;
 		case 'n':
-			switches = atoi(optarg);
+			switches = parse_number(optarg, 1, INT_MAX);
+			seconds = 0;
+			break;
+		case 't':
+			seconds = parse_number(optarg, 1, INT_MAX);
 			break;
 		case 'c':
-			control_changes = atoi(optarg);
+			control_changes = parse_number(optarg, 1, INT_MAX);
 			break;
 		case 'v':
-			nr_vcpus = atoi(optarg);
+			nr_vcpus = parse_number(optarg, 1, MAX_VCPUS);
 			break;
 		case 's':
 			rnd = strtoull(optarg, NULL, 0);
@@ -881,18 +864,16 @@ int main(int argc, char **argv)
 			return opt == 'h' ? 0 : KSFT_FAIL;
 		}
 	}
-	if (nr_vcpus < 1 || nr_vcpus > MAX_VCPUS) {
-		help(argv[0]);
-		return KSFT_FAIL;
-	}
 	rnd = rnd * 2 + 1;
 
 	ksft_print_header();
 	if (!reference && !kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS))
 		ksft_exit_skip("no KVM_SET_USER_MEMORY_REGIONS\n");
 #ifdef __x86_64__
+	nested_works = nested_vmx_supported();
 	levels = 2;
 #endif
+	ns = seconds * 1000000000ULL / ((reference ? 1 : 2) * (1 + nested_works));
 	ksft_set_plan((reference ? 2 : 3) * levels);
 	ksft_print_msg("seed %lu, %d vCPUs\n", rnd / 2, nr_vcpus);
 
@@ -900,13 +881,13 @@ int main(int argc, char **argv)
 		nested = level;
 		for (i = 0; i < 2 && !reference; i++) {
 			manual_protect = i;
-			test(WHOLE_MAP, log[i]);
+			test(WHOLE_MAP, log[i], ns);
 		}
 		manual_protect = false;
-		test(SLOT_BY_SLOT, "slot by slot, a vCPU falls into a hole");
+		test(SLOT_BY_SLOT, "slot by slot, a vCPU falls into a hole", 0);
 		if (reference)
 			test(SLOT_BY_SLOT_PAUSED,
-			     "slot by slot, while the vCPUs pause");
+			     "slot by slot, while the vCPUs pause", ns);
 	}
 
 	ksft_exit(!ksft_get_fail_cnt());

@@ -21,7 +21,7 @@
 #include <unistd.h>
 #include <linux/kvm.h>
 
-#include "../kselftest.h"
+#include "memory_regions_util.h"
 
 /* Limit of the gpas, and size of the host memory, that the test uses, in pages. */
 #define GPAS		1024
@@ -32,7 +32,6 @@
 #define MAX_REGIONS	16
 #define MAX_SPACES	2
 #define RANDOM_MAPS	200
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 #define LOG		KVM_MEM_LOG_DIRTY_PAGES
 #define RO		KVM_MEM_READONLY
@@ -61,18 +60,11 @@ static char text[4 << 20], title[128], problem[128];
 
 static struct kvm_userspace_memory_region *regions;
 
-static int set_slot(uint32_t slot, uint32_t flags, uint64_t gpa, uint64_t size,
-		    uint64_t addr)
+static int set_slot(u32 slot, u32 flags, u64 gpa, u64 size,
+		    u64 addr)
 {
-	struct kvm_userspace_memory_region region = {
-		.slot = slot,
-		.flags = flags,
-		.guest_phys_addr = gpa * page,
-		.memory_size = size * page,
-		.userspace_addr = hva + addr * page,
-	};
-
-	return ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &region) ? errno : 0;
+	return set_memory_region(vm_fd, slot, flags, gpa * page, size * page,
+				 hva + addr * page);
 }
 
 static int set_raw(void *map)
@@ -80,16 +72,9 @@ static int set_raw(void *map)
 	return ioctl(vm_fd, KVM_SET_USER_MEMORY_REGIONS, map) ? errno : 0;
 }
 
-static int set_regions(uint32_t as_id, uint32_t nr)
+static int set_regions(u32 as_id, u32 nr)
 {
-	struct kvm_userspace_memory_regions map = {
-		.as_id = as_id,
-		.nr_regions = nr,
-		.region_size = sizeof(*regions),
-		.regions = (unsigned long)regions,
-	};
-
-	return set_raw(&map);
+	return set_memory_regions(vm_fd, as_id, regions, nr);
 }
 
 /* Put @map into @regions.  Returns how many there are. */
@@ -108,7 +93,7 @@ static int fill(const struct region *map)
 	return nr;
 }
 
-static int set_map(uint32_t as_id, const struct region *map)
+static int set_map(u32 as_id, const struct region *map)
 {
 	return set_regions(as_id, fill(map));
 }
@@ -152,12 +137,7 @@ static void model_set(int as_id, const struct region *map)
 
 static int get_log(int as_id, int id, void *to)
 {
-	struct kvm_dirty_log log = {
-		.slot = as_id << 16 | id,
-		.dirty_bitmap = to,
-	};
-
-	return ioctl(vm_fd, KVM_GET_DIRTY_LOG, &log) ? errno : 0;
+	return get_dirty_log(vm_fd, as_id << 16 | id, to);
 }
 
 static int logs_right(int as_id)
@@ -363,23 +343,19 @@ static void refuse(const char *what, int want, const struct region *map)
 
 /* Clear the pages from @first on whose bits are set in @pattern. */
 static int clear_log(int as_id, int id, unsigned long first, unsigned long nr,
-		     uint64_t pattern)
+		     u64 pattern)
 {
 	struct space *space = &spaces[as_id];
-	uint64_t bitmap[GPAS / 64];
-	struct kvm_clear_dirty_log log = {
-		.slot = as_id << 16 | id,
-		.first_page = first,
-		.num_pages = nr,
-		.dirty_bitmap = bitmap,
-	};
+	u64 bitmap[GPAS / 64];
 	const struct region *r;
 	unsigned long i;
+	int err;
 
 	for (i = 0; i < ARRAY_SIZE(bitmap); i++)
 		bitmap[i] = pattern;
-	if (ioctl(vm_fd, KVM_CLEAR_DIRTY_LOG, &log))
-		return errno;
+	err = clear_dirty_log(vm_fd, as_id << 16 | id, first, nr, bitmap);
+	if (err)
+		return err;
 
 	for (r = space->map; r->id != id; r++)
 		;
@@ -459,7 +435,7 @@ static void test_header(void)
 		.region_size = sizeof(*regions),
 		.regions = (unsigned long)regions,
 	}, bad;
-	const uint32_t sizes[] = {
+	const u32 sizes[] = {
 		0, 8, 31, page + 1, 0x10020, 0x80000000, 0xffffffff
 	};
 	int i;
@@ -510,7 +486,7 @@ static void test_header(void)
 static void test_larger_regions(void)
 {
 	/* The last but one is that of struct kvm_userspace_memory_region2. */
-	const uint32_t sizes[] = { 33, 40, 64, 160, page };
+	const u32 sizes[] = { 33, 40, 64, 160, page };
 	struct kvm_userspace_memory_regions map = {
 		.nr_regions = fill(new_map),
 	};
@@ -518,10 +494,7 @@ static void test_larger_regions(void)
 	size_t size;
 	int i, j;
 
-	bytes = mmap(NULL, (MAX_REGIONS + 1) * page, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (bytes == MAP_FAILED)
-		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
+	bytes = map_memory((MAX_REGIONS + 1) * page, MAP_PRIVATE);
 	end = bytes + MAX_REGIONS * page;
 	munmap(end, page);
 
@@ -588,11 +561,8 @@ static void test_pointers(void)
 		.regions = (unsigned long)regions,
 	}, map;
 	size_t size = good.nr_regions * sizeof(*regions);
-	char *end = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *end = map_memory(2 * page, MAP_PRIVATE);
 
-	if (end == MAP_FAILED)
-		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
 	end += page;
 	munmap(end, page);
 
@@ -647,9 +617,9 @@ static void test_pointers(void)
 }
 
 /* One invalid region: first, in the middle, and last. */
-static void refuse_region(const char *what, int want, uint32_t slot,
-			  uint32_t flags, uint64_t gpa, uint64_t size,
-			  uint64_t addr)
+static void refuse_region(const char *what, int want, u32 slot,
+			  u32 flags, u64 gpa, u64 size,
+			  u64 addr)
 {
 	static const char * const where[] = { "first", "in the middle", "last" };
 	int i, at, nr;
@@ -670,7 +640,7 @@ static void refuse_region(const char *what, int want, uint32_t slot,
 
 static void test_regions(void)
 {
-	uint64_t gpa = FREE_GPA * page;
+	u64 gpa = FREE_GPA * page;
 	int i;
 
 	refuse_region("slot of the next address space", EINVAL, 1U << 16 | 7, 0,
@@ -1148,7 +1118,7 @@ static void test_random(void)
 			break;
 
 		for (s = spaces[as].map; s->size && manual_log; s++) {
-			uint64_t pattern = (uint64_t)random() << 33 ^ random();
+			u64 pattern = (u64)random() << 33 ^ random();
 
 			if (s->flags & LOG && random() % 2 &&
 			    clear_log(as, s->id, 0, s->size, pattern))
@@ -1217,14 +1187,14 @@ static void test_private(void)
 {
 	const struct {
 		const char *name;
-		uint64_t gpa, size;
+		u64 gpa, size;
 	} slots[] = {
 		{ "the TSS", 0xfffbd000, 3 },
 		{ "the identity map", 0xfffbc000, 1 },
 		{ "the APIC access page", 0xfee00000, 1 },
 	};
 	int i, id, as, vcpu, there[ARRAY_SIZE(slots)];
-	uint64_t identity = slots[1].gpa;
+	u64 identity = slots[1].gpa;
 
 	new_vm(0);
 	if (!has_debugfs) {
@@ -1249,7 +1219,7 @@ static void test_private(void)
 		model_set(as, old_map);
 	}
 	for (i = 0; i < ARRAY_SIZE(slots); i++) {
-		uint64_t gpa = slots[i].gpa / page;
+		u64 gpa = slots[i].gpa / page;
 
 		if (!there[i]) {
 			ksft_test_result_skip("this CPU has no slot for %s\n",
@@ -1297,7 +1267,7 @@ static int fill_max(int (*id)(int i))
 		regions[i] = (struct kvm_userspace_memory_region) {
 			.slot = id(i),
 			.flags = i & 1 ? LOG : 0,
-			.guest_phys_addr = (uint64_t)i * 2 * page,
+			.guest_phys_addr = (u64)i * 2 * page,
 			.memory_size = page,
 			.userspace_addr = hva + i % HVAS * page,
 		};
@@ -1443,13 +1413,10 @@ int main(void)
 
 	regions = calloc(nr_slots + 1, sizeof(*regions));
 	/* Some pages before and after those that maps use. */
-	hva = (unsigned long)mmap(NULL, (HVAS + 2 * GPAS) * page,
-				  PROT_READ | PROT_WRITE,
-				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-				  -1, 0);
-	if (!regions || hva == (unsigned long)MAP_FAILED)
-		ksft_exit_fail_msg("no memory: %s\n", strerror(errno));
+	hva = (unsigned long)map_memory((HVAS + 2 * GPAS) * page, MAP_PRIVATE);
 	hva += GPAS * page;
+	if (!regions)
+		ksft_exit_fail_msg("no memory\n");
 
 	test_capability();
 	init_set = new_vm(1);

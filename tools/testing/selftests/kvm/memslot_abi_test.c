@@ -14,12 +14,11 @@
 #include <unistd.h>
 #include <linux/kvm.h>
 
-#include "../kselftest.h"
+#include "memory_regions_util.h"
 
 /* Unit of all addresses and sizes; s390 requires segments of 1 MiB. */
 #define UNIT		0x100000UL
 #define FREE_ID		7
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 static int vm_fd, nr_slots, nr_as, has_readonly;
 static unsigned long page, hva;
@@ -38,15 +37,7 @@ static struct region {
 static int set_region(uint32_t slot, uint32_t flags, uint64_t gpa,
 		      uint64_t size, uint64_t addr)
 {
-	struct kvm_userspace_memory_region region = {
-		.slot = slot,
-		.flags = flags,
-		.guest_phys_addr = gpa,
-		.memory_size = size,
-		.userspace_addr = addr,
-	};
-
-	return ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &region) ? errno : 0;
+	return set_memory_region(vm_fd, slot, flags, gpa, size, addr);
 }
 
 /* Check for a slot at @gpa, in UNITs, by trying to create one. */
@@ -196,9 +187,7 @@ static void test_changes(void)
 
 static int get_log(uint32_t slot, void *to)
 {
-	struct kvm_dirty_log log = { .slot = slot, .dirty_bitmap = to };
-
-	return ioctl(vm_fd, KVM_GET_DIRTY_LOG, &log) ? errno : 0;
+	return get_dirty_log(vm_fd, slot, to);
 }
 
 static void test_get_log(void)
@@ -214,14 +203,7 @@ static void test_get_log(void)
 
 static int clear_log(uint32_t slot, uint64_t first, uint32_t nr, void *from)
 {
-	struct kvm_clear_dirty_log log = {
-		.slot = slot,
-		.first_page = first,
-		.num_pages = nr,
-		.dirty_bitmap = from,
-	};
-
-	return ioctl(vm_fd, KVM_CLEAR_DIRTY_LOG, &log) ? errno : 0;
+	return clear_dirty_log(vm_fd, slot, first, nr, from);
 }
 
 static void test_clear_log(void)
@@ -287,11 +269,7 @@ int main(void)
 	ksft_print_msg("%d slots in each of %d address spaces\n", nr_slots,
 		       nr_as);
 
-	hva = (unsigned long)mmap(NULL, 64 * UNIT, PROT_READ | PROT_WRITE,
-				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-				  -1, 0);
-	if (hva == (unsigned long)MAP_FAILED)
-		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
+	hva = (unsigned long)map_memory(64 * UNIT, MAP_PRIVATE);
 	hva = (hva + UNIT - 1) & -UNIT;
 	memset(all_ones, 0xff, sizeof(all_ones));
 

@@ -28,11 +28,11 @@
 #include "test_util.h"
 #include "kvm_util.h"
 #include "processor.h"
+#include "memory_regions_util.h"
 
 #define VCPU_ID		0
 #define CHUNK		0x200000UL
 #define MAX_COUNTS	32
-#define NSEC_PER_SEC	1000000000UL
 
 /* Address of the area in the guest, above everything that the library maps. */
 #define AREA_GVA	BIT(41)
@@ -83,14 +83,6 @@ static uint64_t *samples;		/* in picoseconds */
 static unsigned int nr_samples, max_samples;
 static unsigned long nr_ops;
 
-static uint64_t now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
-}
-
 /* @ops operations have taken @ns nanoseconds. */
 static void took(uint64_t ns, unsigned long ops)
 {
@@ -122,24 +114,10 @@ static unsigned int below(unsigned int limit)
 
 /* ---------------------------------------------------------------- slots */
 
-static int try_slot(int fd, uint32_t id, uint32_t flags, uint64_t gpa,
-		    uint64_t size, void *hva)
-{
-	struct kvm_userspace_memory_region region = {
-		.slot = id,
-		.flags = flags,
-		.guest_phys_addr = gpa,
-		.memory_size = size,
-		.userspace_addr = (unsigned long)hva,
-	};
-
-	return ioctl(fd, KVM_SET_USER_MEMORY_REGION, &region) ? errno : 0;
-}
-
 static void set_slot(int fd, uint32_t id, uint32_t flags, uint64_t gpa,
 		     uint64_t size, void *hva)
 {
-	int r = try_slot(fd, id, flags, gpa, size, hva);
+	int r = set_memory_region(fd, id, flags, gpa, size, (uintptr_t)hva);
 
 	if (r)
 		ksft_exit_fail_msg("slot %u, flags %u, %lu bytes at %#lx: %s\n",
@@ -149,23 +127,18 @@ static void set_slot(int fd, uint32_t id, uint32_t flags, uint64_t gpa,
 static void time_slot(int fd, uint32_t id, uint32_t flags, uint64_t gpa,
 		      uint64_t size, void *hva)
 {
-	uint64_t start = now();
+	uint64_t start = now_ns();
 
 	set_slot(fd, id, flags, gpa, size, hva);
-	took(now() - start, 1);
+	took(now_ns() - start, 1);
 }
 
 static void *reserve(unsigned long size)
 {
-	void *hva = mmap(NULL, size + CHUNK, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	unsigned long addr = (unsigned long)hva;
+	unsigned long addr = (uintptr_t)map_memory(size + CHUNK, MAP_PRIVATE);
+	void *hva = (void *)((addr + CHUNK - 1) & -CHUNK);
 
-	if (hva == MAP_FAILED)
-		ksft_exit_fail_msg("no %lu bytes of memory: %s\n", size,
-				   strerror(errno));
 	/* huge pages would make the number of faults depend on the slots */
-	hva = (void *)((addr + CHUNK - 1) & -CHUNK);
 	madvise(hva, size, MADV_NOHUGEPAGE);
 	return hva;
 }
@@ -251,12 +224,11 @@ static bool backed(uint64_t gpa, unsigned int i)
 static int dirty_log(unsigned int id)
 {
 	static unsigned char bitmap[4096];
-	struct kvm_dirty_log log = { .slot = id, .dirty_bitmap = bitmap };
+	int r;
 
 	bitmap[0] = 0xff;
-	if (ioctl(idle.fd, KVM_GET_DIRTY_LOG, &log))
-		return -errno;
-	return bitmap[0];
+	r = get_dirty_log(idle.fd, id, bitmap);
+	return r ? -r : bitmap[0];
 }
 
 static void idle_open(void)
@@ -373,9 +345,9 @@ static const char *test_unmap_idle(void)
 		unsigned char *hva = hva_of(below(others()));
 
 		*hva = 1;
-		start = now();
+		start = now_ns();
 		madvise(hva, getpagesize(), MADV_DONTNEED);
-		took(now() - start, 1);
+		took(now_ns() - start, 1);
 		if (*hva)
 			return "the page is still there";
 	}
@@ -424,9 +396,9 @@ static const char *test_id(void)
 		log = dirty_log(id);
 		if (log != (NO_CLOCK ? 0 : 1))
 			return "the log does not have the page that was written";
-		start = now();
+		start = now_ns();
 		log = dirty_log(id);
-		took(now() - start, 1);
+		took(now_ns() - start, 1);
 		if (log)
 			return "the log was not cleared when it was read";
 		idle_slot(id, 0);
@@ -447,9 +419,9 @@ static const char *test_gfn(void)
 		uint64_t start;
 
 		*version = 0;
-		start = now();
+		start = now_ns();
 		write_clock(gpa_of(some));
-		took(now() - start, 1);
+		took(now_ns() - start, 1);
 		if (!*version)
 			return "the kernel did not write to the slot";
 	}
@@ -464,7 +436,8 @@ static const char *test_teardown(void)
 	for (i = 0; i < others(); i++)
 		time_slot(idle.fd, i, 0, 0, 0, NULL);
 
-	r = try_slot(idle.fd, 0, 0, 0, idle.size, idle.mem);
+	r = set_memory_region(idle.fd, 0, 0, 0, idle.size,
+			      (uintptr_t)idle.mem);
 	if (r)
 		return "there still is a slot";
 	return NULL;
@@ -604,9 +577,9 @@ static uint64_t touch(uint64_t count, uint64_t step, uint64_t expect)
 		.expect = expect,
 		.pattern = busy.pattern,
 	});
-	start = now();
+	start = now_ns();
 	run_guest(NULL);
-	return now() - start;
+	return now_ns() - start;
 }
 
 static uint64_t *used_page(unsigned long i)
@@ -680,10 +653,10 @@ static const char *unmap(unsigned long size)
 
 	map(busy.gap);
 	for (i = 0; i < busy.used; i++) {
-		uint64_t start = now();
+		uint64_t start = now_ns();
 
 		madvise(used_page(i), size, MADV_DONTNEED);
-		took(now() - start, 1);
+		took(now_ns() - start, 1);
 	}
 	touch(busy.used, busy.gap, 0);
 	if (busy.work->bad)
@@ -781,7 +754,7 @@ static const char *test_rw(void)
 		.expect = busy.pattern,
 		.pattern = busy.pattern,
 	});
-	start = now();
+	start = now_ns();
 	thread = start_guest();
 	while (READ_ONCE(busy.work->done) < count) {
 		set_slot(busy.fd, nr_slots - 1, 0, AREA_AWAY, unit, hva);
@@ -790,7 +763,7 @@ static const char *test_rw(void)
 		usleep(1000);
 	}
 	pthread_join(thread, NULL);
-	took(now() - start, count);
+	took(now_ns() - start, count);
 
 	munmap(hva, unit);
 	return changes ? mapped() : "no slot was changed meanwhile";
@@ -804,13 +777,13 @@ static const char *exits(uint64_t kind)
 
 	/* There are page faults the first time. */
 	for (i = 0; i <= 10; i++, seen = 0) {
-		uint64_t start = now(), ns;
+		uint64_t start = now_ns(), ns;
 
 		set_work((struct work) { .kind = kind, .count = count });
 		while (!_vcpu_run(busy.vm, VCPU_ID) &&
 		       kind == EXIT_TO_USER && seen < count)
 			seen++;
-		ns = now() - start;
+		ns = now_ns() - start;
 		if (get_ucall(busy.vm, VCPU_ID, NULL) != UCALL_SYNC)
 			return "the guest stopped";
 		if (i)

@@ -24,6 +24,7 @@
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
+#include "memory_regions_util.h"
 
 #define DEBUGFS		"/sys/kernel/debug/"
 #define PAGE		4096UL
@@ -37,9 +38,6 @@
 #define FIRST_OTHER	3
 #define DIRTY_PAGE	3
 #define NR_WORDS	4
-
-#define load(x)		__atomic_load_n(&(x), __ATOMIC_RELAXED)
-#define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_RELAXED)
 
 enum op { CREATE, DELETE, MOVE, LOG_ON, LOG_OFF, GET_LOG, CLEAR_LOG };
 
@@ -136,37 +134,19 @@ static void run_guest(uint32_t write)
 static int set_region(uint32_t id, uint32_t flags, uint64_t gpa,
 		      uint32_t npages)
 {
-	struct kvm_userspace_memory_region region = {
-		.slot = as_id << 16 | id,
-		.flags = flags,
-		.guest_phys_addr = gpa,
-		.memory_size = npages * PAGE,
-		.userspace_addr = (uintptr_t)memory,
-	};
-
-	return ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGION, &region) ?
-		errno : 0;
+	return set_memory_region(vm_get_fd(vm), as_id << 16 | id, flags, gpa,
+				 npages * PAGE, (uintptr_t)memory);
 }
 
 static int get_log(uint8_t *to)
 {
-	struct kvm_dirty_log log = {
-		.slot = as_id << 16 | ID,
-		.dirty_bitmap = to,
-	};
-
-	return ioctl(vm_get_fd(vm), KVM_GET_DIRTY_LOG, &log) ? errno : 0;
+	return get_dirty_log(vm_get_fd(vm), as_id << 16 | ID, to);
 }
 
 static int clear_log(uint32_t npages)
 {
-	struct kvm_clear_dirty_log log = {
-		.slot = as_id << 16 | ID,
-		.num_pages = npages,
-		.dirty_bitmap = all_ones,
-	};
-
-	return ioctl(vm_get_fd(vm), KVM_CLEAR_DIRTY_LOG, &log) ? errno : 0;
+	return clear_dirty_log(vm_get_fd(vm), as_id << 16 | ID, 0, npages,
+			       all_ones);
 }
 
 static int request(const struct test *t)
@@ -243,26 +223,15 @@ static int same(const struct view *a, const struct view *b)
 
 /* ---------------------------------------------------------- fault injection */
 
-static int put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY), r;
-
-	if (fd < 0)
-		return -1;
-	r = write(fd, text, strlen(text)) == strlen(text) ? 0 : -1;
-	close(fd);
-	return r;
-}
-
 /* Fail all kinds of allocations, without messages. */
 static int set_up_faults(void)
 {
-	return put(DEBUGFS "failslab/verbose", "0") ||
-	       put(DEBUGFS "failslab/ignore-gfp-wait", "N") ||
-	       put(DEBUGFS "fail_page_alloc/verbose", "0") ||
-	       put(DEBUGFS "fail_page_alloc/min-order", "0") ||
-	       put(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N") ||
-	       put(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
+	return write_file(DEBUGFS "failslab/verbose", "0") ||
+	       write_file(DEBUGFS "failslab/ignore-gfp-wait", "N") ||
+	       write_file(DEBUGFS "fail_page_alloc/verbose", "0") ||
+	       write_file(DEBUGFS "fail_page_alloc/min-order", "0") ||
+	       write_file(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N") ||
+	       write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
 }
 
 static void set_nth(unsigned int nth)

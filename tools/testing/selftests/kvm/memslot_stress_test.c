@@ -39,6 +39,7 @@
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
+#include "memory_regions_util.h"
 
 #define MAX_VCPUS	8
 #define MAX_TARGETS	64
@@ -67,9 +68,6 @@
 #define COUNT_BITS	20
 #define COUNT(x)	((x) & ((1U << COUNT_BITS) - 1))
 #define TAG(n, p, v)	((((n) * 517U + (p) * 8U + (v)) % 4000U) << COUNT_BITS)
-
-#define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
-#define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
 
 /* State of a slot, shared by guest and host; seq is odd while it changes. */
 struct target {
@@ -391,19 +389,14 @@ static void check_poison(struct slot *s)
 
 static void set_region(struct slot *s, uint32_t flags, int pos)
 {
-	struct kvm_userspace_memory_region region = {
-		.slot = s->as_id << 16 | s->id,
-		.flags = flags,
-	};
+	int r = set_memory_region(vm_get_fd(vm), s->as_id << 16 | s->id, flags,
+				  WINDOW(s->target->index, pos),
+				  pos == NOWHERE ? 0 : s->size,
+				  (uintptr_t)s->mem[s->cur]);
 
-	if (pos != NOWHERE) {
-		region.guest_phys_addr = WINDOW(s->target->index, pos);
-		region.memory_size = s->size;
-		region.userspace_addr = (uintptr_t)s->mem[s->cur];
-	}
-	if (ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGION, &region))
+	if (r)
 		fail_slot(s, "KVM_SET_USER_MEMORY_REGION to window %d, flags %#x: %s",
-			  pos, flags, strerror(errno));
+			  pos, flags, strerror(r));
 	s->flags = flags;
 }
 
@@ -487,24 +480,18 @@ static void op_log(struct slot *s)
 static void op_harvest(struct slot *s)
 {
 	unsigned long bits[BITMAP_BYTES / sizeof(long)] = {};
-	struct kvm_dirty_log log = {
-		.slot = s->as_id << 16 | s->id,
-		.dirty_bitmap = bits,
-	};
-	struct kvm_clear_dirty_log clear = {
-		.slot = log.slot,
-		.num_pages = s->npages,
-		.dirty_bitmap = bits,
-	};
-	uint32_t p, i;
+	uint32_t id = s->as_id << 16 | s->id, p, i;
+	int r;
 
 	if (!s->flags)
 		return;
-	if (ioctl(vm_get_fd(vm), KVM_GET_DIRTY_LOG, &log))
-		fail_slot(s, "KVM_GET_DIRTY_LOG: %s", strerror(errno));
-	if (log_mode != LOG_GET &&
-	    ioctl(vm_get_fd(vm), KVM_CLEAR_DIRTY_LOG, &clear))
-		fail_slot(s, "KVM_CLEAR_DIRTY_LOG: %s", strerror(errno));
+	r = get_dirty_log(vm_get_fd(vm), id, bits);
+	if (r)
+		fail_slot(s, "KVM_GET_DIRTY_LOG: %s", strerror(r));
+	r = log_mode == LOG_GET ? 0 :
+	    clear_dirty_log(vm_get_fd(vm), id, 0, s->npages, bits);
+	if (r)
+		fail_slot(s, "KVM_CLEAR_DIRTY_LOG: %s", strerror(r));
 
 	/* KVM does not log what this program wrote for a vCPU. */
 	pthread_mutex_lock(&s->state);
@@ -977,19 +964,6 @@ static void help(const char *name)
 	exit(0);
 }
 
-static int parse(const char *arg, int min, int max)
-{
-	char *end;
-	long n = strtol(arg, &end, 0);
-
-	if (*end || end == arg || n < min || n > max) {
-		fprintf(stderr, "%s is no number from %d to %d\n", arg, min,
-			max);
-		exit(2);
-	}
-	return n;
-}
-
 int main(int argc, char *argv[])
 {
 	int opt, clear, modes;
@@ -999,19 +973,19 @@ int main(int argc, char *argv[])
 	while ((opt = getopt(argc, argv, "ht:v:s:w:r:")) != -1) {
 		switch (opt) {
 		case 't':
-			seconds = parse(optarg, 1, 1000000);
+			seconds = parse_number(optarg, 1, 1000000);
 			break;
 		case 'v':
-			nr_vcpus = parse(optarg, 1, MAX_VCPUS);
+			nr_vcpus = parse_number(optarg, 1, MAX_VCPUS);
 			break;
 		case 's':
-			slots_per_as = parse(optarg, 1, MAX_TARGETS / 2);
+			slots_per_as = parse_number(optarg, 1, MAX_TARGETS / 2);
 			break;
 		case 'w':
-			nr_workers = parse(optarg, 1, MAX_VCPUS);
+			nr_workers = parse_number(optarg, 1, MAX_VCPUS);
 			break;
 		case 'r':
-			seed = parse(optarg, 0, 0x7fffffff);
+			seed = parse_number(optarg, 0, 0x7fffffff);
 			break;
 		case 'h':
 			help(argv[0]);

@@ -14,9 +14,10 @@
 #include <unistd.h>
 #include <linux/kvm.h>
 
-#include "../kselftest.h"
+#include "memory_regions_util.h"
 
 #define DEBUGFS		"/sys/kernel/debug/"
+#define TRACING		DEBUGFS "tracing/"
 #define UNIT		0x100000UL
 #define SIZE		0x100000UL
 /* More lines than fit in one read, not in the order of gfns. */
@@ -29,15 +30,7 @@ static char path[128], text[1 << 20];
 
 static int set_region(int id, int flags, unsigned long gpa, unsigned long size)
 {
-	struct kvm_userspace_memory_region region = {
-		.slot = id,
-		.flags = flags,
-		.guest_phys_addr = gpa,
-		.memory_size = size,
-		.userspace_addr = hva,
-	};
-
-	return ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
+	return set_memory_region(vm_fd, id, flags, gpa, size, hva);
 }
 
 /* Read a file into @text as a string; returns -1 on error. */
@@ -128,43 +121,30 @@ static void test_file(void)
 	close(fd);
 }
 
-static int put(const char *name, const char *what)
-{
-	char full[128];
-	int fd, r;
-
-	snprintf(full, sizeof(full), DEBUGFS "tracing/%s", name);
-	fd = open(full, O_WRONLY | O_TRUNC);
-	if (fd < 0)
-		return -1;
-	r = write(fd, what, strlen(what)) == strlen(what) ? 0 : -1;
-	close(fd);
-	return r;
-}
-
 static void expect_trace(const char *what, int r, const char *line, int updates,
 			 int switches)
 {
 	int ok;
 
-	slurp(DEBUGFS "tracing/trace", 4096);
+	slurp(TRACING "trace", 4096);
 	ok = !r && count("kvm_memslot_update:") == updates &&
 	     count("kvm_swap_active_memslots:") == switches && count(line) == 1;
 	ksft_test_result(ok, "trace of %s\n", what);
 	if (!ok)
 		ksft_print_msg("expected %d, %d, '%s' in:\n%s\n", updates,
 			       switches, line, text);
-	put("trace", "");
+	write_file(TRACING "trace", "");
 }
 
 static void test_trace(void)
 {
-	if (put("events/kvm/kvm_memslot_update/enable", "1") ||
-	    put("events/kvm/kvm_swap_active_memslots/enable", "1")) {
+	if (write_file(TRACING "events/kvm/kvm_memslot_update/enable", "1") ||
+	    write_file(TRACING "events/kvm/kvm_swap_active_memslots/enable",
+		       "1")) {
 		ksft_test_result_skip("no event tracing\n");
 		return;
 	}
-	put("trace", "");
+	write_file(TRACING "trace", "");
 
 	expect_trace("create", set_region(3, 0, 0x100000, SIZE),
 		     ": create as_id 0 id 3 gfn [0x100, 0x200) from 0x100", 1, 1);
@@ -177,7 +157,7 @@ static void test_trace(void)
 	expect_trace("delete", set_region(3, 0, 0, 0),
 		     ": delete as_id 0 id 3 gfn [0x400, 0x500) from 0x400", 1, 2);
 
-	put("events/kvm/enable", "0");
+	write_file(TRACING "events/kvm/enable", "0");
 }
 
 int main(void)
@@ -187,10 +167,7 @@ int main(void)
 	if (kvm_fd < 0)
 		ksft_exit_skip("/dev/kvm: %s\n", strerror(errno));
 
-	hva = (unsigned long)mmap(NULL, 2 * UNIT, PROT_READ | PROT_WRITE,
-				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (hva == (unsigned long)MAP_FAILED)
-		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
+	hva = (unsigned long)map_memory(2 * UNIT, MAP_PRIVATE);
 	hva = (hva + UNIT - 1) & -UNIT;
 
 	vm_fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);

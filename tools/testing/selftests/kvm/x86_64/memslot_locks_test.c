@@ -33,6 +33,7 @@
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
+#include "memory_regions_util.h"
 
 #define VCPU_ID		0
 #define USED		0x20000000UL
@@ -45,9 +46,6 @@
 #define PIT_CHANNEL_0	0x40
 #define PIT_MODE	0x43
 #define PIT_COUNTER_0	0x34	/* low byte, high byte, as a rate generator */
-
-#define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
-#define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
 
 static struct kvm_vm *vm;
 static bool stop;
@@ -106,23 +104,11 @@ static void *reinject(void *arg)
 	return NULL;
 }
 
-/* Skipped if not possible. */
-static void write_to(const char *path, const char *value)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd >= 0) {
-		if (write(fd, value, strlen(value)) < 0)
-			pr_debug("%s: %s\n", path, strerror(errno));
-		close(fd);
-	}
-}
-
 static void *set_nx(void *arg)
 {
 	while (!load(stop)) {
-		write_to("/sys/module/kvm/parameters/nx_huge_pages", "force");
-		write_to("/sys/module/kvm/parameters/nx_huge_pages", "off");
+		write_file("/sys/module/kvm/parameters/nx_huge_pages", "force");
+		write_file("/sys/module/kvm/parameters/nx_huge_pages", "off");
 	}
 	return NULL;
 }
@@ -153,10 +139,10 @@ static void *reclaim(void *arg)
 	while (!load(stop)) {
 		snprintf(value, sizeof(value), "%ld", min_kb +
 			 number_in("/proc/meminfo", "MemFree: %ld") * 85 / 100);
-		write_to(path, value);
+		write_file(path, value);
 		usleep(100000);
 		snprintf(value, sizeof(value), "%ld", min_kb);
-		write_to(path, value);
+		write_file(path, value);
 		usleep(100000);
 	}
 	return NULL;
@@ -164,18 +150,12 @@ static void *reclaim(void *arg)
 
 static void set_other(uint64_t size)
 {
-	struct kvm_userspace_memory_region region = {
-		.slot = OTHER_SLOT,
-		.guest_phys_addr = OTHER,
-		.memory_size = size,
-		.userspace_addr = (uintptr_t)other,
-	};
+	int r = set_memory_region(vm_get_fd(vm), OTHER_SLOT, 0, OTHER, size,
+				  (uintptr_t)other);
 
-	TEST_ASSERT(!ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGION, &region),
-		    "KVM_SET_USER_MEMORY_REGION: %s", strerror(errno));
+	TEST_ASSERT(!r, "KVM_SET_USER_MEMORY_REGION: %s", strerror(r));
 }
 
-#ifdef KVM_SET_USER_MEMORY_REGIONS
 /* All slots but one: vCPUs are held, if the kernel supports the ioctl. */
 static void remove_other(void)
 {
@@ -183,22 +163,15 @@ static void remove_other(void)
 		*kvm_userspace_memory_region_find(vm, 0, 0),
 		*kvm_userspace_memory_region_find(vm, USED, USED),
 	};
-	struct kvm_userspace_memory_regions all = {
-		.nr_regions = ARRAY_SIZE(regions),
-		.region_size = sizeof(regions[0]),
-		.regions = (uintptr_t)regions,
-	};
+	int r;
 
-	if (kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS) <= 0)
+	if (kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS) <= 0) {
 		set_other(0);
-	else
-		TEST_ASSERT(!ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGIONS,
-				   &all),
-			    "KVM_SET_USER_MEMORY_REGIONS: %s", strerror(errno));
+		return;
+	}
+	r = set_memory_regions(vm_get_fd(vm), 0, regions, ARRAY_SIZE(regions));
+	TEST_ASSERT(!r, "KVM_SET_USER_MEMORY_REGIONS: %s", strerror(r));
 }
-#else
-#define remove_other()	set_other(0)
-#endif
 
 static void work(int seconds, bool reclaims)
 {
@@ -219,9 +192,7 @@ static void work(int seconds, bool reclaims)
 				    NR_PAGES * STRIDE / vm_get_page_size(vm), 0);
 	for (i = 0; i < NR_PAGES; i++)
 		virt_pg_map(vm, USED + i * STRIDE, USED + i * STRIDE, 0);
-	other = mmap(NULL, getpagesize(), PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	TEST_ASSERT(other != MAP_FAILED, "mmap: %s", strerror(errno));
+	other = map_memory(getpagesize(), MAP_PRIVATE);
 
 	pthread_create(&vcpu, NULL, run_vcpu, NULL);
 	for (i = 0; i < ARRAY_SIZE(others); i++)
@@ -253,8 +224,8 @@ int main(int argc, char *argv[])
 			reclaims = true;
 			continue;
 		}
-		if (opt == 't' && atoi(optarg) > 0) {
-			seconds = atoi(optarg);
+		if (opt == 't') {
+			seconds = parse_number(optarg, 1, 1000000);
 			continue;
 		}
 		printf("usage: %s [-h] [-r] [-t SECONDS]\n\n"

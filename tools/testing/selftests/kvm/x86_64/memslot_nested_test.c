@@ -26,7 +26,7 @@
 #include "processor.h"
 #include "test_util.h"
 #include "vmx.h"
-#include "kselftest.h"
+#include "memory_regions_util.h"
 
 #define VCPU		0
 #define SLOT		10
@@ -45,7 +45,7 @@ static uint64_t todo;
 static void l2_code(void)
 {
 	for (;;) {
-		uint64_t this = __atomic_load_n(&todo, __ATOMIC_RELAXED);
+		uint64_t this = load(todo);
 
 		if (this & EXIT_TO_L1)
 			vmcall();
@@ -87,7 +87,7 @@ static void l2(uint64_t cr8)
 	struct kvm_run *run = vcpu_state(vm, VCPU);
 	struct ucall uc;
 
-	__atomic_store_n(todo_hva, cr8, __ATOMIC_RELAXED);
+	store(*todo_hva, cr8);
 	vcpu_run(vm, VCPU);
 	switch (get_ucall(vm, VCPU, &uc)) {
 	case UCALL_SYNC:
@@ -101,13 +101,6 @@ static void l2(uint64_t cr8)
 		TEST_FAIL("exit %u (%s)", run->exit_reason,
 			  exit_reason_str(run->exit_reason));
 	}
-}
-
-static void set_one(struct kvm_userspace_memory_region region)
-{
-	TEST_ASSERT(!ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGION, &region),
-		    "KVM_SET_USER_MEMORY_REGION, slot %u: %s", region.slot,
-		    strerror(errno));
 }
 
 /* Put pages [@first, PAGES) of @from into @slot, the others into another one. */
@@ -128,40 +121,30 @@ static void set(uint32_t slot, int first, int from)
 			.userspace_addr = (uintptr_t)memory[from],
 		},
 	};
-	struct kvm_userspace_memory_regions map = {
-		.nr_regions = first ? 3 : 2,
-		.region_size = sizeof(regions[0]),
-		.regions = (uintptr_t)regions,
-	};
-	int i;
+	int i, r, nr = first ? 3 : 2;
 
 	if (whole_map) {
-		TEST_ASSERT(!ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGIONS,
-				   &map), "KVM_SET_USER_MEMORY_REGIONS: %s",
-			    strerror(errno));
+		r = set_memory_regions(vm_get_fd(vm), 0, regions, nr);
+		TEST_ASSERT(!r, "KVM_SET_USER_MEMORY_REGIONS: %s", strerror(r));
 		return;
 	}
 
-	for (i = SLOT; i <= OTHER_SLOT; i++) {
-		struct kvm_userspace_memory_region none = { .slot = i };
-
-		/* there, or not */
-		ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGION, &none);
+	/* there, or not */
+	for (i = SLOT; i <= OTHER_SLOT; i++)
+		set_memory_region(vm_get_fd(vm), i, 0, 0, 0, 0);
+	for (i = 1; i < nr; i++) {
+		r = __set_memory_region(vm_get_fd(vm), &regions[i]);
+		TEST_ASSERT(!r, "KVM_SET_USER_MEMORY_REGION, slot %u: %s",
+			    regions[i].slot, strerror(r));
 	}
-	for (i = 1; i < map.nr_regions; i++)
-		set_one(regions[i]);
 }
 
 static bool dirty(uint32_t slot, int first)
 {
 	uint64_t bitmap = 0;
-	struct kvm_dirty_log log = {
-		.slot = slot,
-		.dirty_bitmap = &bitmap,
-	};
+	int r = get_dirty_log(vm_get_fd(vm), slot, &bitmap);
 
-	TEST_ASSERT(!ioctl(vm_get_fd(vm), KVM_GET_DIRTY_LOG, &log),
-		    "KVM_GET_DIRTY_LOG: %s", strerror(errno));
+	TEST_ASSERT(!r, "KVM_GET_DIRTY_LOG: %s", strerror(r));
 	return bitmap >> (VAPIC_PAGE - first) & 1;
 }
 
@@ -180,12 +163,8 @@ static void test(const char *way)
 	vcpu_alloc_vmx(vm, &gva);
 	vcpu_args_set(vm, VCPU, 1, gva);
 	todo_hva = addr_gva2hva(vm, (uintptr_t)&todo);
-	for (i = 0; i < 2; i++) {
-		memory[i] = mmap(NULL, PAGES * 4096, PROT_READ | PROT_WRITE,
-				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-		TEST_ASSERT(memory[i] != MAP_FAILED, "mmap: %s",
-			    strerror(errno));
-	}
+	for (i = 0; i < 2; i++)
+		memory[i] = map_memory(PAGES * 4096, MAP_SHARED);
 
 	set(SLOT, 0, 0);
 	l2(1);

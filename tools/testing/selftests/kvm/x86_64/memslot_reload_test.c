@@ -34,6 +34,7 @@
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
+#include "memory_regions_util.h"
 
 #define VCPU_ID		0
 #define HUGE_PAGE	0x200000UL
@@ -42,9 +43,6 @@
 #define USED_SIZE	(32 * HUGE_PAGE)
 #define OTHER_SLOT	2
 #define OTHER_ADDR	0x80000000UL
-
-#define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
-#define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
 
 /* Guest code at address 0: write to each huge page, forever. */
 static const uint8_t guest_code[] = {
@@ -61,25 +59,11 @@ static bool stop, hold, held;
 
 static void set_region(uint32_t slot, uint64_t addr, uint64_t size, void *mem)
 {
-	struct kvm_userspace_memory_region region = {
-		.slot = slot,
-		.guest_phys_addr = addr,
-		.memory_size = size,
-		.userspace_addr = (uintptr_t)mem,
-	};
+	int r = set_memory_region(vm_get_fd(vm), slot, 0, addr, size,
+				  (uintptr_t)mem);
 
-	TEST_ASSERT(!ioctl(vm_get_fd(vm), KVM_SET_USER_MEMORY_REGION, &region),
-		    "KVM_SET_USER_MEMORY_REGION of slot %u: %s", slot,
-		    strerror(errno));
-}
-
-static void *map_memory(size_t size)
-{
-	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	TEST_ASSERT(mem != MAP_FAILED, "mmap: %s", strerror(errno));
-	return mem;
+	TEST_ASSERT(!r, "KVM_SET_USER_MEMORY_REGION of slot %u: %s", slot,
+		    strerror(r));
 }
 
 /* Protected mode without paging, flat segments of 4 GiB. */
@@ -178,8 +162,8 @@ int main(int argc, char *argv[])
 	time_t end;
 
 	while ((opt = getopt(argc, argv, "ht:")) != -1) {
-		if (opt == 't' && atoi(optarg) > 0) {
-			seconds = atoi(optarg);
+		if (opt == 't') {
+			seconds = parse_number(optarg, 1, 1000000);
 			continue;
 		}
 		printf("usage: %s [-h] [-t SECONDS]\n\n"
@@ -192,10 +176,10 @@ int main(int argc, char *argv[])
 	ksft_print_header();
 	ksft_set_plan(1);
 
-	code = map_memory(getpagesize());
+	code = map_memory(getpagesize(), MAP_PRIVATE);
 	memcpy(code, guest_code, sizeof(guest_code));
-	other = map_memory(HUGE_PAGE);
-	used = map_memory(USED_SIZE + HUGE_PAGE);
+	other = map_memory(HUGE_PAGE, MAP_PRIVATE);
+	used = map_memory(USED_SIZE + HUGE_PAGE, MAP_PRIVATE);
 	used = (void *)(((uintptr_t)used + HUGE_PAGE - 1) & -HUGE_PAGE);
 	if (madvise(used, USED_SIZE, MADV_HUGEPAGE))
 		ksft_exit_skip("no transparent huge pages: %s\n", strerror(errno));

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Helpers shared by the tests of memslots and KVM_SET_USER_MEMORY_REGIONS.  They
+ * take file descriptors, and return 0 or an error number.
+ */
+#ifndef SELFTEST_KVM_MEMORY_REGIONS_UTIL_H
+#define SELFTEST_KVM_MEMORY_REGIONS_UTIL_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+#include <linux/kernel.h>
+#include <linux/kvm.h>
+#include <linux/types.h>
+
+#include "kselftest.h"
+
+#define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
+#define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
+
+static inline int
+__set_memory_region(int fd, const struct kvm_userspace_memory_region *region)
+{
+	return ioctl(fd, KVM_SET_USER_MEMORY_REGION, region) ? errno : 0;
+}
+
+static inline int set_memory_region(int fd, u32 slot, u32 flags, u64 gpa,
+				    u64 size, u64 hva)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = slot,
+		.flags = flags,
+		.guest_phys_addr = gpa,
+		.memory_size = size,
+		.userspace_addr = hva,
+	};
+
+	return __set_memory_region(fd, &region);
+}
+
+static inline int
+set_memory_regions(int fd, u32 as_id,
+		   const struct kvm_userspace_memory_region *regions, u32 nr)
+{
+	struct kvm_userspace_memory_regions map = {
+		.as_id = as_id,
+		.nr_regions = nr,
+		.region_size = sizeof(*regions),
+		.regions = (uintptr_t)regions,
+	};
+
+	return ioctl(fd, KVM_SET_USER_MEMORY_REGIONS, &map) ? errno : 0;
+}
+
+static inline int get_dirty_log(int fd, u32 slot, void *bitmap)
+{
+	struct kvm_dirty_log log = {
+		.slot = slot,
+		.dirty_bitmap = bitmap,
+	};
+
+	return ioctl(fd, KVM_GET_DIRTY_LOG, &log) ? errno : 0;
+}
+
+static inline int clear_dirty_log(int fd, u32 slot, u64 first, u32 nr,
+				  void *bitmap)
+{
+	struct kvm_clear_dirty_log log = {
+		.slot = slot,
+		.first_page = first,
+		.num_pages = nr,
+		.dirty_bitmap = bitmap,
+	};
+
+	return ioctl(fd, KVM_CLEAR_DIRTY_LOG, &log) ? errno : 0;
+}
+
+/* Map anonymous memory, MAP_PRIVATE or MAP_SHARED, or exit. */
+static inline void *map_memory(size_t size, int flags)
+{
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 flags | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (mem == MAP_FAILED)
+		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
+	return mem;
+}
+
+/* Write @text to a file that exists, e.g. in sysfs or debugfs. */
+static inline int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC), r = 0;
+
+	if (fd < 0)
+		return errno;
+	if (write(fd, text, strlen(text)) < 0)
+		r = errno;
+	close(fd);
+	return r;
+}
+
+static inline u64 now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+/* The argument of an option, or exit. */
+static inline long parse_number(const char *arg, long min, long max)
+{
+	char *end;
+	long n = strtol(arg, &end, 0);
+
+	if (*end || end == arg || n < min || n > max) {
+		fprintf(stderr, "%s is no number from %ld to %ld\n", arg, min,
+			max);
+		exit(KSFT_FAIL);
+	}
+	return n;
+}
+
+#endif /* SELFTEST_KVM_MEMORY_REGIONS_UTIL_H */
