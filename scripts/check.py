@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make check [BASE=v5.10]      with BASE, that one alone; without, also the form of the other series
+usage: make check [BASE=v5.10]      with BASE, that one alone; without, also the others in brief
        scripts/check.py PART...     only the items whose name contains one of PART
 
 The test suite. Prints an item a line as it goes, ends with "N passed, N failed, N skipped". Results with times and
@@ -315,6 +315,17 @@ def arm64_tests(ctx):
     yield clean_log("arm64", result)
 
 
+def own_tests(ctx):
+    """The tests that must pass, on the patched kernel alone, in one mode."""
+    mode = next(iter(MODES.values()))
+    tests = ctx.tests(ctx.base.words("OWN") + ctx.base.words("REQUIRED"), cpu=mode.cpu)
+    result = booted(ctx, "the patched kernel", f"own-{mode.cpu}-{mode.name}", ctx.image(), tests,
+                    machine=mode.machine(), append=mode.parameter)
+    for name, verdict, seconds in result.results:
+        yield f"selftest {mode.title}: {name}", verdict, seconds, result.history[name]
+    yield clean_log(mode.title, result)
+
+
 def harness(target, *words):
     """A target of the memslots in user space."""
     def item(ctx):
@@ -328,6 +339,15 @@ FORM = [
     ("series repeats", mails_repeat),
     ("am gives the tree", mails_apply),
     ("lint", linted),
+]
+
+
+# What another kernel than the default one goes through.
+BRIEF = [
+    *FORM,
+    ("every step compiles for x86_64", every_step("x86_64")),
+    ("patched kernel builds", lambda ctx: ctx.image() and None),
+    ("own selftests", own_tests),
 ]
 
 
@@ -364,16 +384,18 @@ def elsewhere(base, function):
     """The item FUNCTION, of another BASE."""
     def item(ctx):
         other = ctx.once(base.name, lambda: Context(base))
+        other.stage, other.notes = ctx.stage, ctx.notes
         return function(other)
     return item
 
 
 def items():
-    """All items of BASE; without one, of the default base, and the form of the other series."""
+    """All items of BASE; without one, of the default base, and few of the other series."""
     base = Base()
     found = kernel_items(base) if base["KIND"] == "kernel" else [*FORM, ("QEMU builds", lambda ctx: qemu.build(ctx.base) and None)]
     others = [other for other in bases() if other.name != base.name and read_series(other) and not VARS["BASE"]]
-    return found + [(f"{other.name}: {name}", elsewhere(other, function)) for other in others for name, function in FORM]
+    return found + [(f"{other.name}: {name}", elsewhere(other, function)) for other in others
+                    for name, function in (BRIEF if other["KIND"] == "kernel" else FORM)]
 
 
 # ---------------------------------------------------------------- the suite
