@@ -104,13 +104,15 @@ region(u32 slot, u32 flags, u64 gpa, u64 pages, u64 offset)
 static int set_sized(u32 size, const struct kvm_userspace_memory_region2 *a,
 		     const struct kvm_userspace_memory_region2 *b)
 {
-	char regions[3 * sizeof(*a)];
+	/* The library sets guest_memfd without the flag; KVM refuses that. */
+	struct kvm_userspace_memory_region first = slot_region(vm, 0);
+	char regions[3 * sizeof(*a)] = {};
 	struct kvm_userspace_memory_regions map = {
 		.region_size = size,
 		.regions = (uintptr_t)regions,
 	};
 
-	memcpy(regions, &memslot2region(vm, 0)->region, size);
+	memcpy(regions, &first, sizeof(first));
 	map.nr_regions = 1;
 	if (a)
 		memcpy(regions + map.nr_regions++ * size, a, size);
