@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make check [BASE=v5.10]      with BASE, that one alone; without, also the form of the other series
+usage: make check [BASE=v5.10]      with BASE, that one alone; without, also form and harness of the others
        scripts/check.py PART...     only the items whose name contains one of PART
 
 The test suite. Prints an item a line as it goes, ends with "N passed, N failed, N skipped". Results with times and
@@ -23,7 +23,7 @@ from boot import Test, boot, guest, retried, tests_of
 from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
 from machine import MACHINES, MODES
-from series import apply_mails, export, refresh
+from series import apply_mails, export, new_files, refresh
 from tree import materialise, read_series
 from workshop import (OUT, TOP, VARS, Base, Failure, Unavailable, bases, digest, git, lock, main, note, pretty, read, remove,
                       run, stage, stage_dir, took, write)
@@ -331,16 +331,21 @@ FORM = [
 ]
 
 
+def unbooted(base):
+    """The items of BASE that are run with those of another one, too."""
+    brings = "tools/testing/memslots/Makefile" in new_files(base)
+    return FORM + [("memslots in user space", harness("check"))] * brings
+
+
 def kernel_items(base):
     compiled = [name for name in base.words("COMPILED") if TARGETS[name].defconfig]
     return [
-        *FORM,
+        *unbooted(base),
         *([("nothing of the old left", old_gone)] if base["GONE"] else []),
         *([(f"{base['SHORTER']} shorter", shorter)] if base["SHORTER"] else []),
         ("MAINTAINERS", maintained),
         ("documents", documents),
         ("workshop", workshop),
-        ("memslots in user space", harness("check")),
         ("every step compiles for x86_64", every_step("x86_64")),
         *((f"last step compiles for {name}", last_step(name)) for name in compiled if name != "x86_64"),
         ("sparse and W=1", last_step("x86_64", Strict)),
@@ -369,11 +374,12 @@ def elsewhere(base, function):
 
 
 def items():
-    """All items of BASE; without one, of the default base, and the form of the other series."""
+    """All items of BASE; without one, of the default base, and some of the other series."""
     base = Base()
     found = kernel_items(base) if base["KIND"] == "kernel" else [*FORM, ("QEMU builds", lambda ctx: qemu.build(ctx.base) and None)]
     others = [other for other in bases() if other.name != base.name and read_series(other) and not VARS["BASE"]]
-    return found + [(f"{other.name}: {name}", elsewhere(other, function)) for other in others for name, function in FORM]
+    return found + [(f"{other.name}: {name}", elsewhere(other, function)) for other in others
+                    for name, function in unbooted(other)]
 
 
 # ---------------------------------------------------------------- the suite
