@@ -23,7 +23,7 @@ from boot import Test, boot, guest, retried, tests_of
 from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
 from machine import MACHINES, MODES
-from series import apply_mails, export, refresh
+from series import apply_mails, export, new_files, refresh
 from tree import materialise, read_series
 from workshop import (OUT, TOP, VARS, Base, Failure, Unavailable, bases, digest, git, lock, main, note, pretty, read, remove,
                       run, stage, stage_dir, took, write)
@@ -342,25 +342,27 @@ FORM = [
 ]
 
 
-# What another kernel than the default one goes through.
-BRIEF = [
-    *FORM,
-    ("every step compiles for x86_64", every_step("x86_64")),
-    ("patched kernel builds", lambda ctx: ctx.image() and None),
-    ("own selftests", own_tests),
-]
+def brief_items(base):
+    """What BASE goes through when another one is checked."""
+    brings = "tools/testing/memslots/Makefile" in new_files(base)
+    return [
+        *FORM,
+        *([("memslots in user space", harness("check"))] if brings else []),
+        *([("every step compiles for x86_64", every_step("x86_64")),
+           ("patched kernel builds", lambda ctx: ctx.image() and None),
+           ("own selftests", own_tests)] if base["KIND"] == "kernel" else []),
+    ]
 
 
 def kernel_items(base):
     compiled = [name for name in base.words("COMPILED") if TARGETS[name].defconfig]
     return [
-        *FORM,
+        *unbooted(base),
         *([("nothing of the old left", old_gone)] if base["GONE"] else []),
         *([(f"{base['SHORTER']} shorter", shorter)] if base["SHORTER"] else []),
         ("MAINTAINERS", maintained),
         ("documents", documents),
         ("workshop", workshop),
-        ("memslots in user space", harness("check")),
         ("every step compiles for x86_64", every_step("x86_64")),
         *((f"last step compiles for {name}", last_step(name)) for name in compiled if name != "x86_64"),
         ("sparse and W=1", last_step("x86_64", Strict)),
@@ -395,7 +397,7 @@ def items():
     found = kernel_items(base) if base["KIND"] == "kernel" else [*FORM, ("QEMU builds", lambda ctx: qemu.build(ctx.base) and None)]
     others = [other for other in bases() if other.name != base.name and read_series(other) and not VARS["BASE"]]
     return found + [(f"{other.name}: {name}", elsewhere(other, function)) for other in others
-                    for name, function in (BRIEF if other["KIND"] == "kernel" else FORM)]
+                    for name, function in brief_items(other)]
 
 
 # ---------------------------------------------------------------- the suite

@@ -41,22 +41,28 @@ narrow()
 		echo "ok - 32-bit # SKIP no gcc -m32 with its libraries"
 		return
 	fi
-	run "$O/m32/memslots" --directed
-	run "$O/m32/memslots" --replay corpus/*
-	run "$O/m32/memslots" "$@" --random 30000
+	run "$O/m32/memslots" "$@"
+}
+
+scripts()
+{
+	run "$O/asan/memslots" --replay corpus/*
+	run "$O/fast/memslots" "$@" --random "$RANDOM_REQUESTS"
+	run "$O/asan/memslots" "$@" --random 100000
+	narrow --replay corpus/*
+	narrow "$@" --random 30000
+	run "$O/asan/memslots" "$@" --threads 5
+	run "$O/tsan/memslots" "$@" --threads 10
+	fuzz 10
+	run ./mutation.sh --list
 }
 
 {
 	run "$O/asan/memslots" --directed
-	run "$O/asan/memslots" --replay corpus/*
-	run "$O/fast/memslots" "$@" --random "$RANDOM_REQUESTS"
-	run "$O/asan/memslots" "$@" --random 100000
-	narrow "$@"
-	run "$O/asan/memslots" "$@" --threads 5
+	narrow --directed
 	run "$O/tsan/memslots" --directed
-	run "$O/tsan/memslots" "$@" --threads 10
+	[ -z "$SCRIPTS" ] || scripts "$@"
 	run ./gate.sh
-	fuzz 10
 	run "$MAKE" -s coverage
 } | tee "$tap"
 

@@ -3,7 +3,6 @@
  * One test an operation and an error path.  What vm_request() compares with
  * the model is not said again; what is said is what must not change with it.
  */
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "vm.h"
@@ -778,7 +777,6 @@ static void test_log_sizes(struct vm *vm)
 
 static void test_warning(struct vm *vm)
 {
-	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
 	struct kvm_memslots *other = kvm_get_inactive_memslots(&vm->kvm, 0);
 	struct kvm_memory_slot *slot = find(vm, 0x100);
 	struct kvm_memory_slot overlapping = *slot;
@@ -880,7 +878,7 @@ static void test_container(struct vm *vm)
 	}
 }
 
-static const struct directed_test tests[] = {
+static const struct directed_test directed[] = {
 	{ "a VM without slots", test_empty },
 	{ "the container alone", test_container },
 	{ "create", test_create },
@@ -918,9 +916,14 @@ static const struct directed_test tests[] = {
 #endif
 	{ "kmalloc() or vmalloc()", test_calloc },
 	{ "warning about an overlap", test_warning },
+	{}
 };
 
-static void run(const struct directed_test *test)
+const struct directed_test *const directed_groups[] = {
+	directed, directed_regions, directed_gate, NULL
+};
+
+void directed_run(const struct directed_test *test)
 {
 	struct vm *vm = vm_create();
 	unsigned int i;
@@ -937,36 +940,4 @@ static void run(const struct directed_test *test)
 	validate_lookups(vm, 0, 50);
 	validate_lookups(vm, 1, 50);
 	vm_destroy(vm);
-}
-
-int directed_main(void)
-{
-	const struct {
-		const struct directed_test *tests;
-		unsigned int nr;
-	} groups[] = {
-		{ tests, ARRAY_SIZE(tests) },
-		{ directed_regions, nr_directed_regions },
-		{ directed_gate, nr_directed_gate },
-	};
-	unsigned int i, j, nr = 0;
-	bool failed = false;
-	int status;
-
-	for (i = 0; i < ARRAY_SIZE(groups); i++) {
-		for (j = 0; j < groups[i].nr; j++) {
-			fflush(NULL);
-			if (!fork()) {
-				alarm(60);
-				run(&groups[i].tests[j]);
-				exit(0);
-			}
-			wait(&status);
-			printf("%sok %u - %s\n", status ? "not " : "", ++nr,
-			       groups[i].tests[j].name);
-			failed |= status;
-		}
-	}
-	printf("1..%u\n", nr);
-	return failed;
 }

@@ -868,7 +868,6 @@ static void test_all_at_once(struct vm *vm)
  */
 static void test_endian(struct vm *vm)
 {
-	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
 	struct kvm_memslots *other = kvm_get_inactive_memslots(&vm->kvm, 0);
 	unsigned long old_log[192 / BITS_PER_LONG], new_log[192 / BITS_PER_LONG];
 	struct kvm_memory_slot old = {
@@ -971,7 +970,6 @@ static void check_carried(struct kvm_memslots *set, long shift,
 
 static void test_carry(struct vm *vm)
 {
-	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
 	struct kvm_memslots *other = kvm_get_inactive_memslots(&vm->kvm, 0);
 	u64 random = vm->random;
 	unsigned long npages;
@@ -1015,7 +1013,6 @@ static void *carry_race_thread(void *arg)
 
 static void test_carry_race(struct vm *vm)
 {
-	struct kvm_memslots *slots = __kvm_memslots(&vm->kvm, 0);
 	struct kvm_memslots *other = kvm_get_inactive_memslots(&vm->kvm, 0);
 	static unsigned long old_log[RACE_PAGES / BITS_PER_LONG];
 	static unsigned long new_log[RACE_PAGES / BITS_PER_LONG];
@@ -1311,6 +1308,5 @@ const struct directed_test directed_regions[] = {
 	{ "all slots: a log that is carried and written", test_carry_race },
 	{ "all slots: the difference alone", test_diff },
 	{ "all slots: from every small map to every other", test_every_map },
+	{}
 };
-
-const unsigned int nr_directed_regions = ARRAY_SIZE(directed_regions);

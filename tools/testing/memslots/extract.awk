@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Print the functions, enums and macros called NAMES of a C file that is too
-# large to be compiled here, with the lines that they have there.
+# Print the functions, macros and types called NAMES (those as struct:NAME) of a
+# C file that is too large to be compiled here, with the lines that they have
+# there.
 
 BEGIN {
 	n = split(NAMES, names, " ")
@@ -19,14 +20,20 @@ function line()
 	sub(/\(.*/, "", name)
 	if (name in wanted) {
 		line()
-		print
-		found[name] = 1
+		macro = name
 	}
 }
 
-/^enum / && $2 in wanted {
+macro {
+	print
+	found[macro] = 1
+	if (!/\\$/)
+		macro = ""
+}
+
+/^(enum|struct) .*{$/ && ($1 ":" $2) in wanted {
 	line()
-	inside = $2
+	inside = $1 ":" $2
 }
 
 # A definition starts in the first column and has no semicolon.
@@ -35,14 +42,20 @@ function line()
 	sub(/\(.*/, "", name)
 	sub(/.*[ *]/, "", name)
 	if (name in wanted) {
+		if (before == "static inline")
+			print before
 		line()
 		inside = name
 	}
 }
 
+{
+	before = $0
+}
+
 inside {
 	# tests call it, too
-	if (EXPORT)
+	if (!/^static inline/)
 		sub(/^static /, "")
 	print
 	if (/^}/) {

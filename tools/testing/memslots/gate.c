@@ -5,7 +5,7 @@
 #include <sched.h>
 #include <unistd.h>
 
-#include "vm.h"
+#include "test.h"
 
 #define VCPUS		3
 #define HOLDS		500
@@ -326,6 +326,5 @@ const struct directed_test directed_gate[] = {
 	{ "gate: back in where one cannot give up", test_reenter },
 	{ "gate: the holder waits for all", test_waits_for_all },
 	{ "gate: vCPUs against a holder", test_race },
+	{}
 };
-
-const unsigned int nr_directed_gate = ARRAY_SIZE(directed_gate);

@@ -4,50 +4,41 @@
 # Do the tests notice each of the breaks in the file "mutations"?  Run by
 # "make mutation", which sets the variables.  Prints a table, and fails if a
 # break survives.  BREAKS is for a part of them, see the Makefile.
+#
+# mutation.sh --list  only see whether each changes its file, as TAP
 
 dir=$O/mutation
-files="include/linux/kvm_memslots.h include/linux/kvm_vcpu_gate.h
-	virt/kvm/memslots.h virt/kvm/memslots.c
-	virt/kvm/memory_regions.h virt/kvm/memory_regions_diff.c virt/kvm/memory_regions.c
-	virt/kvm/memory_regions_ioctl.c
-	virt/kvm/memslots_update.c virt/kvm/vcpu_gate.c virt/kvm/kvm_main.c
-	include/linux/kvm_host.h arch/powerpc/kvm/book3s_hv_uvmem.c"
-
-# Where a file is: the tree has those that are not under test.
-path_of()
-{
-	if [ -e "$SRC/$1" ]; then
-		echo "$SRC/$1"
-	else
-		echo "$KDIR/$1"
-	fi
-}
 
 # What says so: the first complaint of the tests or of a sanitizer.
 complaint()
 {
 	sed -n 's/^# \(.*\/\)*\([a-z_]*\.[ch]:[0-9]*: .*\)/\2/p
-		s/.*AddressSanitizer: \([-a-zA-Z]*\).*/AddressSanitizer: \1/p
+		s/.*\(Address\|Thread\)Sanitizer: \([-a-z ]*\).*/\1Sanitizer: \2/p
 		s/.*runtime error: \(.*\)/UBSan: \1/p' "$1" | head -n 1
 }
 
+# build FLAVOUR: what does not depend on the file is not built again
+build()
+{
+	mkdir "$1" && cp -pr "$O/$1/." "$1" &&
+	make -s -C "$TESTS" SRC="$PWD/src" O="$PWD" "$PWD/$1/memslots"
+}
+
+# Some breaks show as 32-bit code only, or to TSan.
 suite()
 {
-	"$1" --seed 1 --save "" --random 3000 &&
-	"$1" --directed &&
-	"$1" --seed 2 --save "" --random 50000
+	asan/memslots --seed 1 --save "" --random 3000 &&
+	asan/memslots --directed &&
+	asan/memslots --seed 2 --save "" --random 50000 &&
+	if [ -x "$O/m32/memslots" ]; then
+		build m32 && m32/memslots --directed
+	fi &&
+	build tsan &&
+	tsan/memslots --directed &&
+	tsan/memslots --seed 1 --threads 3
 }
 
-# Some breaks show on 32-bit only.
-narrow()
-{
-	[ -x "$O/m32/memslots" ] || return 0
-	cp -pr "$O/m32" .
-	make -s -C "$TESTS" KDIR="$KDIR" SRC="$PWD/src" O="$PWD" \
-		"$PWD/m32/memslots" && m32/memslots --directed
-}
-
-# one NUMBER: build and test what $dir/NUMBER/edit makes of $dir/NUMBER/file.
+# one NUMBER: build and test what $dir/NUMBER/edit makes of a file.
 one()
 {
 	cd "$dir/$1" || exit
@@ -56,59 +47,76 @@ one()
 		read -r file
 	} <"what"
 
-	for i in $files; do
-		mkdir -p "src/$(dirname "$i")"
-		cp -p "$(path_of "$i")" "src/$i"
-	done
-	sed -f edit "src/$file" >edited
-	if cmp -s edited "src/$file"; then
-		result="CHANGES NOTHING"
+	# with those of its directory, which includes look into first
+	mkdir -p src/virt
+	cp -pr "$KDIR/virt/kvm" src/virt
+	mkdir -p "src/${file%/*}"
+	sed -f edit "$KDIR/$file" >"src/$file"
+	cp -pr "$O/include" "$O/virt" .
+	if ! build asan >build.log 2>&1; then
+		result="DOES NOT COMPILE"
+	elif suite >suite.log 2>&1; then
+		result="SURVIVES"
 	else
-		mv edited "src/$file"
-		# what does not depend on the file is not built again
-		cp -pr "$O/include" "$O/virt" .
-		mkdir asan
-		cp -pr "$O/asan/." asan
-		if ! make -s -C "$TESTS" KDIR="$KDIR" SRC="$PWD/src" O="$PWD" \
-		     "$PWD/asan/memslots" >build.log 2>&1; then
-			result="DOES NOT COMPILE"
-		elif suite asan/memslots >suite.log 2>&1 &&
-		     narrow >suite.log 2>&1; then
-			result="SURVIVES"
-		else
-			result=$(complaint suite.log)
-			result="caught: ${result:-dies}"
-		fi
+		result=$(complaint suite.log)
+		result="caught: ${result:-dies}"
 	fi
 	printf '%-52s %s\n' "$name" "$result" >result
 	cat result
-	rm -rf asan m32 include virt
+	rm -rf asan m32 tsan include src virt
 }
 
-if [ $# -gt 0 ]; then
+if [ "${1:---list}" != --list ]; then
 	one "$1"
 	exit
 fi
 
 rm -rf "$dir"
 mkdir -p "$dir"
-awk -v dir="$dir" -v breaks="$BREAKS" -v RS= -F '\n' '
-	{
-		sub(/^(#[^\n]*\n)+/, "")
+awk -v dir="$dir" -v breaks="$BREAKS" '
+	/^(#|$)/ {
+		next
 	}
-	/^#/ || ($1 "\n" $2) !~ breaks {
+	/^\[/ {
+		file = substr($0, 2, length($0) - 2)
+		next
+	}
+	/^\t/ {
+		if (where)
+			print substr($0, 2) >(where "/edit")
 		next
 	}
 	{
+		close(where "/edit")
+		where = ""
+	}
+	($0 "\n" file) ~ breaks {
 		nr = sprintf("%03d", nr + 1)
-		system("mkdir " dir "/" nr)
 		print nr >(dir "/list")
-		for (i = 1; i <= NF; i++)
-			print $i >(dir "/" nr (i < 3 ? "/what" : "/edit"))
-		close(dir "/" nr "/what")
-		close(dir "/" nr "/edit")
+		where = dir "/" nr
+		system("mkdir " where)
+		print $0 "\n" file >(where "/what")
+		close(where "/what")
 	}
 ' mutations
+
+[ -s "$dir/list" ] || {
+	echo "not ok - no mutation has a name or file like $BREAKS"
+	exit 1
+}
+stale=$(cd "$dir" && while read -r nr; do
+	file=$KDIR/$(sed -n 2p "$nr/what")
+	sed -f "$nr/edit" "$file" | cmp -s - "$file" && sed 1q "$nr/what"
+done <list)
+[ -z "$stale" ] || {
+	echo "$stale" | sed 's/^/not ok - a mutation changes nothing: /'
+	exit 1
+}
+[ $# -eq 0 ] || {
+	echo "ok - each of $(wc -l <"$dir/list") mutations changes its file"
+	exit
+}
+
 TESTS=$PWD
 export TESTS
 xargs -n 1 -P "${JOBS:-2}" ./mutation.sh <"$dir/list"

@@ -4,6 +4,8 @@
 
 #include <../virt/kvm/memory_regions.h>
 
+#include "test.h"
+
 /*
  * The model: a sorted array of slots an address space.  Slow, and obviously
  * right.
@@ -178,14 +180,6 @@ struct vm {
 	struct expected_map expected[KVM_ADDRESS_SPACE_NUM][EXPECTED_MAPS];
 };
 
-static inline u64 next_random(u64 *state)
-{
-	*state ^= *state >> 12;
-	*state ^= *state << 25;
-	*state ^= *state >> 27;
-	return *state * 0x2545f4914f6cdd1dULL >> 16;
-}
-
 /* model.c */
 void model_request(struct vm *vm, const struct kvm_userspace_memory_region *mem,
 		   bool user);
@@ -226,19 +220,6 @@ void regions_now(struct vm *vm, int as_id, struct regions *regions);
 unsigned int edit_line(struct vm *vm, int as_id, const unsigned char *line,
 		       bool verbose);
 
-/* directed_regions.c */
-struct directed_test {
-	const char *name;
-	void (*run)(struct vm *vm);
-};
-
-extern const struct directed_test directed_regions[];
-extern const unsigned int nr_directed_regions;
-
-/* gate.c */
-extern const struct directed_test directed_gate[];
-extern const unsigned int nr_directed_gate;
-
 /* powerpc.c */
 void test_uvmem_init_start(struct vm *vm);
 void test_uvmem_init_abort(struct vm *vm);
@@ -260,7 +241,6 @@ static inline u64 script_npages(const unsigned char *line)
 }
 
 /* the programs */
-int directed_main(void);
 int script_random(unsigned long nr, u64 seed, const char *save);
 int script_replay(const char *path, bool verbose);
 void script_print(const char *path);

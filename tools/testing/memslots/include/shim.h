@@ -369,5 +369,6 @@ void synchronize_srcu_expedited(struct srcu_struct *srcu);
 		__atomic_store_n(&(p), __v, __ATOMIC_RELEASE);		\
 	} while (0)
 #define srcu_dereference(p, srcu)	__atomic_load_n(&(p), __ATOMIC_ACQUIRE)
+#define rcu_dereference_raw(p)	READ_ONCE(p)
 
 #endif /* SHIM_H */

@@ -1,0 +1,591 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Maps at random, one after the other, for a VM whose memslots kvm_main.c keeps
+ * in sets of its own.  Both sets, the dirty logs, which guests write to all the
+ * while, the calls of hooks, and the memory in use have to be those of the map
+ * that was asked for, or of the one before if anything fails.
+ */
+#include <../virt/kvm/memory_regions.h>
+
+#include "test.h"
+
+#define DIRTY		KVM_MEM_LOG_DIRTY_PAGES
+#define PRIVATE_GFN	500
+#define GFNS		600
+#define MAPS		20000
+#define HVA		(TASK_SIZE / 2)
+
+struct map {
+	unsigned int nr;
+	struct kvm_map_region list[24];
+	bool dirty[GFNS];	/* what is in the logs */
+};
+
+static struct {
+	struct kvm kvm;
+	struct map maps[KVM_MAX_NR_ADDRESS_SPACES];
+	u64 generation[KVM_MAX_NR_ADDRESS_SPACES];
+	u64 random;
+
+	/* What is under way, and what was seen of it. */
+	int as_id;
+	const struct map *next;
+	bool held;
+	unsigned int fail_prepare, fail_hold;	/* which one fails, 0: none */
+	struct {
+		unsigned int flushed, synced, created, flags, deleted;
+		bool written[GFNS];
+	} seen;
+} t;
+
+static unsigned int below(unsigned int limit)
+{
+	return next_random(&t.random) % limit;
+}
+
+static gfn_t gfn_of(const struct kvm_map_region *region)
+{
+	return region->guest_phys_addr >> PAGE_SHIFT;
+}
+
+static unsigned long npages_of(const struct kvm_map_region *region)
+{
+	return region->memory_size >> PAGE_SHIFT;
+}
+
+static bool has_gfn(const struct kvm_map_region *region, gfn_t gfn)
+{
+	return gfn - gfn_of(region) < npages_of(region);
+}
+
+static u64 hva_of(const struct kvm_map_region *region, gfn_t gfn)
+{
+	return region->userspace_addr + ((gfn - gfn_of(region)) << PAGE_SHIFT);
+}
+
+static const struct kvm_map_region *region_at(const struct map *map, gfn_t gfn)
+{
+	unsigned int i;
+
+	for (i = 0; i < map->nr; i++) {
+		if (has_gfn(&map->list[i], gfn))
+			return &map->list[i];
+	}
+	return NULL;
+}
+
+/* The region that takes over the mappings of @region, or hands its own on. */
+static const struct kvm_map_region *
+twin_of(const struct map *map, const struct kvm_map_region *region)
+{
+	const struct kvm_map_region *twin = region_at(map, gfn_of(region));
+
+	return twin && twin->guest_phys_addr == region->guest_phys_addr &&
+	       twin->memory_size == region->memory_size &&
+	       twin->userspace_addr == region->userspace_addr &&
+	       !((twin->flags ^ region->flags) & KVM_MEM_READONLY) ? twin : NULL;
+}
+
+/* Somebody writes through the active set now and then. */
+static void write_some(bool *log)
+{
+	struct kvm_memslots *slots = __kvm_memslots(&t.kvm, t.as_id);
+	struct kvm_memory_slot *slot;
+	unsigned int i;
+
+	for (i = 0; i < 4; i++) {
+		gfn_t gfn = below(GFNS);
+
+		slot = kvm_memslot_at_or_above(slots, gfn);
+		if (slot && slot->base_gfn <= gfn && slot->dirty_bitmap) {
+			set_bit_le(gfn - slot->base_gfn, slot->dirty_bitmap);
+			log[gfn] = true;
+		}
+	}
+}
+
+/*
+ * The architecture, and others that are called.
+ */
+static void *alloc(size_t size)
+{
+	return shim_alloc(1, size, GFP_KERNEL_ACCOUNT, SHIM_KMALLOC);
+}
+
+static gfn_t *base_of(gfn_t gfn)
+{
+	gfn_t *base = alloc(sizeof(*base));
+
+	if (base)
+		*base = gfn;
+	return base;
+}
+
+int kvm_arch_prepare_memory_region(struct kvm *kvm,
+				   const struct kvm_memory_slot *old,
+				   struct kvm_memory_slot *new,
+				   enum kvm_mr_change change)
+{
+	check(!t.held && kvm->slots_arch_lock.held);
+	write_some(t.maps[t.as_id].dirty);
+	if (t.fail_prepare && !--t.fail_prepare)
+		return -EBUSY;
+	if (change != KVM_MR_CREATE)
+		return 0;
+
+	new->arch.base = base_of(new->base_gfn);
+	return new->arch.base ? 0 : -ENOMEM;
+}
+
+void kvm_arch_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
+{
+	kfree(slot->arch.base);
+}
+
+void kvm_arch_commit_memory_region(struct kvm *kvm,
+				   struct kvm_memory_slot *old,
+				   const struct kvm_memory_slot *new,
+				   enum kvm_mr_change change)
+{
+	check(!t.held && t.seen.synced == 1);
+	check(change != KVM_MR_MOVE);
+	/* so that the number of pages is never too low */
+	check(change == KVM_MR_DELETE || !t.seen.deleted);
+	t.seen.created += change == KVM_MR_CREATE;
+	t.seen.flags += change == KVM_MR_FLAGS_ONLY;
+	t.seen.deleted += change == KVM_MR_DELETE;
+}
+
+void kvm_arch_flush_shadow_memslot(struct kvm *kvm,
+				   struct kvm_memory_slot *slot)
+{
+	const struct kvm_map_region *region;
+
+	check(t.held && !t.seen.synced);
+	region = region_at(&t.maps[t.as_id], slot->base_gfn);
+	check(region->slot == slot->id && !twin_of(t.next, region));
+	t.seen.flushed++;
+}
+
+void kvm_arch_guest_memory_reclaimed(struct kvm *kvm)
+{
+	check(t.held && t.seen.flushed);
+}
+
+void kvm_arch_memslots_updated(struct kvm *kvm, u64 gen)
+{
+	check(gen == t.generation[t.as_id] + KVM_MAX_NR_ADDRESS_SPACES);
+}
+
+void trace_kvm_set_memory_regions(u16 as_id, unsigned int nr,
+				  unsigned int deleted, unsigned int changed,
+				  unsigned int created, s64 waited_ns,
+				  s64 held_ns, u64 generation, int result)
+{
+	check(!t.held);
+	check(!!held_ns == (t.seen.flushed > 0));
+	if (result)
+		return;
+	check(deleted == t.seen.deleted && created == t.seen.created);
+	check(changed >= t.seen.created + t.seen.flags);
+}
+
+/* Someone gets new metadata for a slot in use, while the lock is dropped. */
+int __wrap_kvm_vcpus_hold(struct kvm *kvm)
+{
+	struct kvm_memory_slot *slot;
+	unsigned int failing = shim_memory.fail_at;
+	int r;
+
+	check(!t.held && !kvm->slots_arch_lock.held);
+	if (t.fail_hold) {
+		t.fail_hold = 0;
+		return -EINTR;
+	}
+	slot = kvm_memslot_at_or_above(__kvm_memslots(kvm, t.as_id),
+				       below(GFNS));
+	if (slot) {
+		kfree(slot->arch.base);
+		shim_memory.fail_at = 0;
+		slot->arch.base = base_of(slot->base_gfn);
+		shim_memory.fail_at = failing;
+	}
+	r = __real_kvm_vcpus_hold(kvm);
+	t.held = !r;
+	return r;
+}
+
+void __wrap_kvm_vcpus_release(struct kvm *kvm)
+{
+	check(t.held && t.seen.synced == 1);
+	t.held = false;
+	__real_kvm_vcpus_release(kvm);
+}
+
+/* Readers of the former set are still there, and then there are none. */
+static void on_sync(struct srcu_struct *srcu)
+{
+	struct kvm_memslots *now = t.kvm.memslots[t.as_id];
+
+	check(t.held == (t.seen.flushed > 0));
+	check(!t.kvm.slots_arch_lock.held);
+	check(now->generation & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS);
+	t.kvm.memslots[t.as_id] = kvm_get_inactive_memslots(&t.kvm, t.as_id);
+	write_some(t.maps[t.as_id].dirty);
+	t.kvm.memslots[t.as_id] = now;
+	write_some(t.seen.written);
+	t.seen.synced++;
+}
+
+static void on_synced(struct srcu_struct *srcu)
+{
+	write_some(t.seen.written);
+}
+
+/*
+ * The checks.
+ */
+static void check_slot(const struct map *map, struct kvm_memslots *slots,
+		       struct kvm_memory_slot *slot)
+{
+	const struct kvm_map_region *region = region_at(map, slot->base_gfn);
+	unsigned long i;
+
+	check(*slot->arch.base == slot->base_gfn);
+	check(id_to_memslot(slots, slot->id) == slot);
+	if (slot->id >= KVM_USER_MEM_SLOTS)
+		return;
+	check(region && region->slot == slot->id);
+	check(gfn_of(region) == slot->base_gfn);
+	check(npages_of(region) == slot->npages);
+	check(region->userspace_addr == slot->userspace_addr);
+	check(region->flags == slot->flags);
+	check(!slot->dirty_bitmap == !(region->flags & DIRTY));
+	for (i = 0; slot->dirty_bitmap && i < slot->npages; i++)
+		check(test_bit_le(i, slot->dirty_bitmap) ==
+		      map->dirty[slot->base_gfn + i]);
+}
+
+static void check_all(void)
+{
+	unsigned int as_id, set, nr, live = 0, logged = 0;
+	struct interval_tree_node *node;
+	struct kvm_memslots *slots;
+	struct kvm_memory_slot *slot;
+	unsigned long npages = 0;
+
+	for (as_id = 0; as_id < KVM_MAX_NR_ADDRESS_SPACES; as_id++) {
+		const struct map *map = &t.maps[as_id];
+
+		slots = __kvm_memslots(&t.kvm, as_id);
+		check(slots->generation == t.generation[as_id]);
+		for (set = 0; set < 2; set++) {
+			nr = 0;
+			for (slot = kvm_memslot_at_or_above(slots, 0); slot;
+			     slot = kvm_memslot_next(slots, slot)) {
+				check_slot(map, slots, slot);
+				nr++;
+				if (set)
+					continue;
+				npages += slot->npages;
+				live += 2 + !!slot->dirty_bitmap;
+				logged += !!slot->dirty_bitmap;
+			}
+			check(nr == map->nr + !as_id);
+			for (node = interval_tree_iter_first(&slots->hva_tree,
+							     0, ULONG_MAX);
+			     node;
+			     node = interval_tree_iter_next(node, 0, ULONG_MAX))
+				nr--;
+			check(!nr);
+			check(!atomic_long_read(&slots->last_used_slot));
+			slots = kvm_get_inactive_memslots(&t.kvm, as_id);
+		}
+	}
+	check(t.kvm.nr_memslot_pages == npages);
+	check(atomic_read(&t.kvm.nr_memslots_dirty_logging) == logged);
+	check(shim_memory.live == live);
+}
+
+/* What the logs have after the change, as each page asks for. */
+static void carry(const struct map *now, struct map *next)
+{
+	bool all = t.kvm.manual_dirty_log_protect & KVM_DIRTY_LOG_INITIALLY_SET;
+	const struct kvm_map_region *old, *new;
+	gfn_t gfn;
+
+	for (gfn = 0; gfn < GFNS; gfn++) {
+		old = region_at(now, gfn);
+		new = region_at(next, gfn);
+		if (!new || !(new->flags & DIRTY))
+			next->dirty[gfn] = false;
+		else if (old && hva_of(old, gfn) != hva_of(new, gfn))
+			next->dirty[gfn] = true;
+		else if (old && old->flags & DIRTY)
+			next->dirty[gfn] = now->dirty[gfn];
+		else
+			next->dirty[gfn] = all;
+		next->dirty[gfn] |= t.seen.written[gfn];
+	}
+}
+
+static int expected(const struct map *map)
+{
+	const struct kvm_map_region *list = map->list;
+	unsigned int i, j;
+
+	for (i = 0; i < map->nr; i++) {
+		if (!t.as_id && has_gfn(&list[i], PRIVATE_GFN))
+			return -EEXIST;
+		for (j = 0; j < i; j++) {
+			if (list[i].slot == list[j].slot ||
+			    has_gfn(&list[i], gfn_of(&list[j])) ||
+			    has_gfn(&list[j], gfn_of(&list[i])))
+				return -EEXIST;
+		}
+	}
+	return 0;
+}
+
+static int set_once(const struct map *next)
+{
+	struct map copy = *next;
+	unsigned int i;
+	int r;
+
+	/* the upper half of an address means nothing to 32-bit code */
+	for (i = 0; BITS_PER_LONG == 32 && i < copy.nr; i++)
+		copy.list[i].userspace_addr |= (u64)below(2) << 32;
+
+	t.next = next;
+	memset(&t.seen, 0, sizeof(t.seen));
+	mutex_lock(&t.kvm.slots_lock);
+	r = kvm_set_memory_regions(&t.kvm, t.as_id, copy.list, copy.nr);
+	mutex_unlock(&t.kvm.slots_lock);
+	check(!t.held && !t.kvm.slots_arch_lock.held);
+	return r;
+}
+
+/* What fails changes nothing.  At last, nothing fails. */
+static void set(struct map *next, bool no_memory)
+{
+	struct map *now = &t.maps[t.as_id];
+	unsigned int i, created = 0, flags = 0, deleted = 0, renamed = 0;
+	int r, wanted = expected(next);
+
+	for (i = 1; no_memory; i++) {
+		shim_memory.failed = SHIM_NONE;
+		shim_memory.fail_at = i;
+		r = set_once(next);
+		shim_memory.fail_at = 0;
+		if (!shim_memory.failed)
+			goto done;
+		check(r == -ENOMEM);
+		check_all();
+	}
+
+	t.fail_prepare = below(8);
+	t.fail_hold = below(2);
+	while ((r = set_once(next)) == -EBUSY || r == -EINTR)
+		check_all();
+	t.fail_prepare = 0;
+	t.fail_hold = 0;
+done:
+	check(r == wanted);
+	if (r) {
+		check_all();
+		return;
+	}
+
+	for (i = 0; i < now->nr; i++)
+		deleted += !twin_of(next, &now->list[i]);
+	for (i = 0; i < next->nr; i++) {
+		const struct kvm_map_region *twin;
+
+		twin = twin_of(now, &next->list[i]);
+		created += !twin;
+		flags += twin && twin->flags != next->list[i].flags;
+		renamed += twin && twin->slot != next->list[i].slot;
+	}
+	check(t.seen.flushed == deleted && t.seen.deleted == deleted);
+	check(t.seen.created == created && t.seen.flags == flags);
+	check(t.seen.synced == (deleted || created || flags || renamed));
+
+	carry(now, next);
+	*now = *next;
+	t.generation[t.as_id] += t.seen.synced * KVM_MAX_NR_ADDRESS_SPACES;
+	check_all();
+}
+
+static void add(struct map *map)
+{
+	struct kvm_map_region *region = &map->list[map->nr];
+
+	if (map->nr == ARRAY_SIZE(map->list))
+		return;
+	map->nr++;
+	*region = (struct kvm_map_region) {
+		.slot = below(2 * ARRAY_SIZE(map->list)),
+		.flags = below(2) * DIRTY,
+		.guest_phys_addr = (u64)below(PRIVATE_GFN - 100) << PAGE_SHIFT,
+		.memory_size = (u64)(1 + below(below(4) ? 8 : 150)) << PAGE_SHIFT,
+		.userspace_addr = HVA + ((u64)below(4) << PAGE_SHIFT),
+	};
+	region->userspace_addr += region->guest_phys_addr;
+}
+
+/* Change a region of @map. */
+static void edit(struct map *map)
+{
+	struct kvm_map_region *region = &map->list[map->nr ? below(map->nr) : 0];
+	struct kvm_map_region *other;
+	u64 size;
+
+	if (!map->nr || !below(3)) {
+		add(map);
+		return;
+	}
+	switch (below(7)) {
+	case 0:
+		*region = map->list[--map->nr];
+		break;
+	case 1:
+		region->flags ^= DIRTY;
+		break;
+	case 2:
+		region->flags ^= KVM_MEM_READONLY;
+		break;
+	case 3:
+		region->slot = below(2 * ARRAY_SIZE(map->list));
+		break;
+	case 4:
+		region->userspace_addr = HVA + region->guest_phys_addr;
+		break;
+	case 5:		/* split */
+		other = &map->list[map->nr];
+		add(map);
+		if (region->memory_size == PAGE_SIZE ||
+		    other == &map->list[map->nr])
+			break;
+		size = (u64)(1 + below(npages_of(region) - 1)) << PAGE_SHIFT;
+		other->flags = region->flags;
+		other->guest_phys_addr = region->guest_phys_addr + size;
+		other->userspace_addr = region->userspace_addr + size;
+		other->memory_size = region->memory_size - size;
+		region->memory_size = size;
+		break;
+	case 6:		/* grow, or merge */
+		if (gfn_of(region) + npages_of(region) == GFNS)
+			break;
+		region->memory_size += PAGE_SIZE;
+		other = (void *)region_at(map, gfn_of(region) +
+					       npages_of(region));
+		if (other && other != region) {
+			region->memory_size += other->memory_size - PAGE_SIZE;
+			*other = map->list[--map->nr];
+		}
+		break;
+	}
+}
+
+static void shuffle(struct map *map)
+{
+	unsigned int i, j;
+
+	for (i = 1; i < map->nr; i++) {
+		j = below(i + 1);
+		swap(map->list[i], map->list[j]);
+	}
+}
+
+/* One of KVM's own, which no list has. */
+static void add_private(void)
+{
+	struct kvm_memory_slot *slot = alloc(sizeof(*slot));
+	int set;
+
+	slot->base_gfn = PRIVATE_GFN;
+	slot->npages = 1;
+	slot->userspace_addr = HVA / 2;
+	slot->id = KVM_USER_MEM_SLOTS;
+	slot->arch.base = base_of(PRIVATE_GFN);
+	for (set = 0; set < 2; set++)
+		kvm_memslots_replace(&t.kvm.__memslots[0][set], NULL, slot);
+	t.kvm.nr_memslot_pages = 1;
+}
+
+void directed_run(const struct directed_test *test)
+{
+	struct kvm_memslots *slots;
+	int as_id, set;
+
+	t.random = 1;
+	mutex_init(&t.kvm.slots_lock);
+	mutex_init(&t.kvm.slots_arch_lock);
+	mutex_init(&t.kvm.mn_invalidate_lock);
+	kvm_vcpu_gate_init(&t.kvm);
+	for (as_id = 0; as_id < KVM_MAX_NR_ADDRESS_SPACES; as_id++) {
+		for (set = 0; set < 2; set++) {
+			slots = &t.kvm.__memslots[as_id][set];
+			slots->node_idx = set;
+			slots->generation = as_id;
+			hash_init(slots->id_hash);
+		}
+		t.kvm.memslots[as_id] = &t.kvm.__memslots[as_id][0];
+		t.generation[as_id] = as_id;
+	}
+	add_private();
+	t.kvm.srcu.on_sync = on_sync;
+	t.kvm.srcu.on_synced = on_synced;
+	test->run(NULL);
+}
+
+static void set_maps(unsigned int nr, bool no_memory)
+{
+	struct map next;
+	unsigned int i;
+
+	check_all();
+	while (nr--) {
+		t.as_id = below(KVM_MAX_NR_ADDRESS_SPACES);
+		next = t.maps[t.as_id];
+		for (i = below(5); i; i--)
+			edit(&next);
+		if (!below(50))
+			next.nr = 0;
+		shuffle(&next);
+		set(&next, no_memory);
+	}
+}
+
+static void test_random(struct vm *vm)
+{
+	set_maps(MAPS, false);
+}
+
+static void test_initially_set(struct vm *vm)
+{
+	t.kvm.manual_dirty_log_protect = KVM_DIRTY_LOG_INITIALLY_SET;
+	set_maps(MAPS, false);
+}
+
+static void test_no_memory(struct vm *vm)
+{
+	set_maps(MAPS / 4, true);
+}
+
+static const struct directed_test maps[] = {
+	{ "maps at random", test_random },
+	{ "maps at random, all pages dirty at first", test_initially_set },
+	{ "maps at random, each allocation fails", test_no_memory },
+	{}
+};
+
+const struct directed_test *const directed_groups[] = {
+	maps, directed_gate, NULL
+};
+
+int main(void)
+{
+	return directed_main();
+}
