@@ -316,9 +316,9 @@ def arm64_tests(ctx):
 
 
 def own_tests(ctx):
-    """The tests that must pass, on the patched kernel alone, in one mode."""
+    """The series' own tests and those of make run, on the patched kernel alone, in one mode."""
     mode = next(iter(MODES.values()))
-    tests = ctx.tests(ctx.base.words("OWN") + ctx.base.words("REQUIRED"), cpu=mode.cpu)
+    tests = ctx.tests(ctx.base.words("OWN") + ctx.base.words("RUN"), cpu=mode.cpu)
     result = booted(ctx, "the patched kernel", f"own-{mode.cpu}-{mode.name}", ctx.image(), tests,
                     machine=mode.machine(), append=mode.parameter)
     for name, verdict, seconds in result.results:
@@ -357,7 +357,8 @@ def brief_items(base):
 def kernel_items(base):
     compiled = [name for name in base.words("COMPILED") if TARGETS[name].defconfig]
     return [
-        *unbooted(base),
+        *FORM,
+        ("memslots in user space", harness("check")),
         *([("nothing of the old left", old_gone)] if base["GONE"] else []),
         *([(f"{base['SHORTER']} shorter", shorter)] if base["SHORTER"] else []),
         ("MAINTAINERS", maintained),

@@ -108,7 +108,7 @@ static int kvm_memslots_diff_prepare(struct kvm *kvm, struct kvm_memslots *slots
 					      kvm_memslot_change_kind(change));
 		if (r)
 			return r;
-		if (change->new->dirty_bitmap && !change->old)
+		if (change->new->dirty_bitmap)
 			kvm_memslot_start_log(slots, change->new);
 	}
 
