@@ -239,7 +239,9 @@ static void test_gmem(unsigned long type, u64 flags)
 	data = region(DATA_SLOT, GMEM, DATA, PAGES, 0);
 	other = region(OTHER_SLOT, 0, OTHER, PAGES, 0);
 	r = set(&data, NULL);
+	/* Reading faults in code of the guest, too. */
 	ksft_test_result(!r && run(true, used(DATA), 1) &&
+			 reads(used(DATA), 1) &&
 			 !*(u64 *)(memory + PAGE_USED * vm->page_size),
 			 "a new slot, and writes go to the file\n");
 
@@ -364,8 +366,8 @@ static void test_ring(void)
 	from = region(DATA_SLOT, 0, DATA, PAGES, 1);
 	to = region(OTHER_SLOT, 0, DATA, PAGES, 1);
 	r = set(&from, NULL);
-	TEST_ASSERT(!r && run(true, used(DATA), 3), "cannot set the slot: %s",
-		    strerror(r));
+	TEST_ASSERT(!r && run(true, used(DATA), 3) && reads(used(DATA), 3),
+		    "cannot set the slot: %s", strerror(r));
 	faults = vcpu_get_stat(vcpu, pf_fixed);
 	r = set(&to, NULL);
 	ksft_test_result(!r && reads(used(DATA), 3) &&
