@@ -82,7 +82,7 @@ static int kvm_memslots_diff_fit(struct kvm *kvm, struct kvm_memslots *slots,
 }
 
 static int kvm_memslots_diff_prepare(struct kvm *kvm, struct kvm_memslots *slots,
-				     struct kvm_memslots_diff *diff)
+				     const struct kvm_memslots_diff *diff)
 {
 	unsigned int i;
 	int r;
@@ -112,14 +112,6 @@ static int kvm_memslots_diff_prepare(struct kvm *kvm, struct kvm_memslots *slots
 			kvm_memslot_start_log(slots, change->new);
 	}
 
-	for (i = 0; i < diff->nr_changed; i++) {
-		if (!diff->changed[i].old) {
-			r = kvm_memslot_bind_backing(kvm, diff->changed[i].new);
-			if (r)
-				return r;
-		}
-		diff->nr_bound = i + 1;
-	}
 	return 0;
 }
 
@@ -146,6 +138,27 @@ static int kvm_memslots_diff_hold(struct kvm *kvm,
 			kvm_vcpus_release(kvm);
 			return r;
 		}
+	}
+	return 0;
+}
+
+/*
+ * Bind the backing of new slots.  Others can unmap what is bound, so arch data must
+ * not change any more.
+ */
+static int kvm_memslots_diff_bind(struct kvm *kvm, struct kvm_memslots_diff *diff)
+{
+	unsigned int i;
+	int r;
+
+	for (i = 0; i < diff->nr_changed; i++) {
+		kvm_memslots_cond_resched(i);
+		if (!diff->changed[i].old) {
+			r = kvm_memslot_bind_backing(kvm, diff->changed[i].new);
+			if (r)
+				return r;
+		}
+		diff->nr_bound = i + 1;
 	}
 	return 0;
 }
@@ -280,7 +293,17 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 			held = 0;
 			goto out_unlock;
 		}
+	}
 
+	r = kvm_memslots_diff_bind(kvm, &diff);
+	if (r) {
+		if (diff.nr_deleted)
+			kvm_vcpus_release(kvm);
+		held = 0;
+		goto out_unlock;
+	}
+
+	if (diff.nr_deleted) {
 		kvm_arch_flush_switched_memslots(kvm, diff.deleted,
 						 diff.nr_deleted);
 		kvm_arch_guest_memory_reclaimed(kvm);
