@@ -24,6 +24,7 @@ help:
 #: make guest [ROUNDS=10]            run a QEMU guest with -accel kvm on it: DIMMs, virtio-mem, migration
 #: make guest QEMU="distribution own" [ATOMIC="on off"] [MACHINE="pc q35"]   its RAM is split and merged all the time
 #: make guest GAP=30                how long vCPUs of our QEMU stand still when it changes the memory map: table and plot
+#: make guest TRUST=20 CONFIG=debug  kill our QEMU 20 times while KVM switches its map, let its allocations fail
 #: make qemu                         build QEMU with its series (BASE=qemu-v10.0)
 #: make bundle                       kernels, tests and benchmarks for people with real processors, one archive
 #: make series                       the series as mails for git am

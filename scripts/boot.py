@@ -5,6 +5,7 @@ usage: make boot [TESTS="a b"] [CPU=amd] [MODE=npt|npt0|tdp_mmu] [APPEND="..."] 
        make boot CPU=intel [MODE=ept|ept0|tdp_mmu] ...
        make guest [ROUNDS=10] [SERIES=0|N] [CONFIG=debug] [QEMU="distribution own"] [ATOMIC="on off"] [MACHINE="pc q35"]
        make guest GAP=30
+       make guest TRUST=20 [CONFIG=debug]
 
 boot: boot the kernel in an emulator of hardware virtualization (QEMU: SVM; Bochs: VMX and SVM) and run the selftests
 TESTS (default: all), with the options and timeouts of configs/selftests. MODE is the MMU mode of the KVM under test
@@ -19,6 +20,8 @@ may fail.
 GAP=30 measures how long vCPUs of our QEMU stand still in 30 splits and merges of RAM and while logging is switched on and
 off, with atomic-memslots off and on, with 2 and 8 vCPUs, 16 and 200 slots, in virtual time. It prints a table and writes a
 plot.
+TRUST=20 kills our QEMU 20 times while KVM switches its map, lets allocations of the switch fail where the kernel can
+(CONFIG=debug, which also looks for leaks), and runs QEMU's own test of it.
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer report in the kernel log.
 """
 
@@ -34,7 +37,7 @@ import guest_gap
 from kernel import ARCHS, arch_of, build, pick, selftests
 from machine import MACHINES, MODES, mode_of
 from source import fetch
-from qemu import base_of, build as build_qemu
+from qemu import QTEST, base_of, build as build_qemu
 from tree import materialise
 from workshop import OUT, TOP, VARS, Base, Failure, install, main, pretty, read, run, stage, table, took, write
 
@@ -278,6 +281,9 @@ fi
 
 GUEST = """#!/bin/sh
 # In the outer kernel: run the host's QEMU with the same kernel as a guest.
+for faults in /sys/kernel/debug/failslab /sys/kernel/debug/fail_page_alloc; do
+	[ ! -d $faults ] || echo N >$faults/ignore-gfp-wait
+done
 cp /tests.d/* /host/tmp
 chroot /host env PATH=/usr/sbin:/usr/bin:/sbin:/bin timeout -s KILL LIMIT COMMAND
 code=$?
@@ -294,7 +300,7 @@ def guest(name, log, image, slower=1, rounds=0, words=(), qemu=None, probe="", n
     """
     Run a guest with -accel kvm on IMAGE: a Boot whose only test is "guest". Without ROUNDS, only boot it to user space,
     else run scripts/guest_driver.py with WORDS, whose output is the file "play" of the log. QEMU is a program that becomes
-    /tmp/qemu there. With PROBE (gap), run that scripts/guest_*.py instead, with NUMBER.
+    /tmp/qemu there. With PROBE (gap, trust), run that scripts/guest_*.py instead, with NUMBER.
     """
     # Virtual time runs fast while files come over 9p.
     limit = (120 + 300 * rounds + 60 * number) * (slower if probe != "gap" else 20)
@@ -311,6 +317,8 @@ def guest(name, log, image, slower=1, rounds=0, words=(), qemu=None, probe="", n
     if qemu:
         run(["strip", "-o", work / "qemu", qemu], f"{log}/load.log", f"{pretty(qemu)} is no program", append=True)
         extra.append(Test("qemu", 0, "", work / "qemu"))
+        if (qemu.parent / QTEST).exists():
+            extra.append(Test(Path(QTEST).name, 0, "", qemu.parent / QTEST))
     command = shlex.join(map(str, ["python3", "/tmp/guest_driver.py", "/tmp", rounds, *words])) if rounds else QUICK
     if probe:
         run(["gcc", "-m32", "-c", "-o", work / "gap.o", TOP / "scripts/guest_gap.S"], f"{log}/load.log",
@@ -388,6 +396,15 @@ def gaps(title, log, image, slower, changes):
     return report(result)
 
 
+def trust(title, log, image, slower, kills):
+    """Kill our QEMU in mid-switch, let its allocations fail, and run its qtest. Returns whether it worked."""
+    program = build_qemu(base_of())
+    with stage(f"QEMU killed {kills} times on {title}"):
+        result = guest(title, f"{log}-trust", image, slower, qemu=program, probe="trust", number=kills)
+    print(read(OUT / "log" / f"{log}-trust/play"), end="")
+    return report(result)
+
+
 # ---------------------------------------------------------------- commands
 
 def command(what=""):
@@ -414,7 +431,7 @@ def command(what=""):
         rounds = VARS["ROUNDS"] or "10"
         if not rounds.isdigit():
             raise Failure(f"ROUNDS={rounds} is no number")
-        for name, probe in (("GAP", gaps),):
+        for name, probe in (("GAP", gaps), ("TRUST", trust)):
             if VARS[name]:
                 if not VARS[name].isdigit() or not int(VARS[name]):
                     raise Failure(f"{name}={VARS[name]} is no number")

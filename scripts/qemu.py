@@ -15,6 +15,8 @@ from source import fetch
 from tree import materialise
 from workshop import NPROC, OUT, Base, bases, digest, git, install, lock, main, pretty, read, run, stage, write
 
+QTEST = "tests/qtest/kvm-memslots-test"
+
 
 def base_of():
     """The base that BASE names, or the first one that is QEMU."""
@@ -52,7 +54,8 @@ def build(base):
         if not (where / "build.ninja").exists():
             run([src / "configure", "--python=/usr/bin/python3", *base.words("CONFIGURE")], log, "configuring QEMU failed",
                 cwd=where, env=env)
-        run(["ninja", f"-j{NPROC}", program.name], log, "building QEMU failed", cwd=where, env=env, append=True)
+        tests = [QTEST] if (src / QTEST).with_suffix(".c").exists() else []
+        run(["ninja", f"-j{NPROC}", program.name, *tests], log, "building QEMU failed", cwd=where, env=env, append=True)
         write(done, stamp)
     return program
 
