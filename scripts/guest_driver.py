@@ -122,10 +122,18 @@ class Guest(Qemu):
         return wait_for("the load to answer", self.load)[1]
 
     def plug(self, name):
-        before = self.memory()
+        least = self.memory()
         self.qmp("object-add", **{"qom-type": "memory-backend-ram"}, id=f"m{name}", size=128 * MIB)
         self.qmp("device_add", driver="pc-dimm", id=name, memdev=f"m{name}")
-        wait_for(f"the guest to use {name}", lambda: self.memory() > before + 100)
+
+        def grown():
+            # What virtio-mem gave back may only leave now.
+            nonlocal least
+            now = self.memory()
+            least = min(least, now)
+            return now > least + 100
+
+        wait_for(f"the guest to use {name}", grown)
         say(f"plugged {name}: {self.said}")
 
     def unplug(self, name):
