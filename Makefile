@@ -7,6 +7,7 @@ help:
 
 #: make run                          the main job: pristine and patched kernel, built, booted, tested, side by side
 #: make check                        the test suite (what CI runs)
+#: make check-all                    that of each base in turn, hours
 #: make torture [MINUTES=30]         stress, failing allocations, data races, fuzzing and guests, for that long
 #: make fuzz [MINUTES=5]             libFuzzer on the memslots in user space
 #: make build-each [STEPS=8-10]      compile each step for each architecture [ARCHS="s390 ppc64"], and boot it [LINK=1]
@@ -24,6 +25,7 @@ help:
 #: make guest [ROUNDS=10]            run a QEMU guest with -accel kvm on it: DIMMs, virtio-mem, migration
 #: make guest QEMU="distribution own" [ATOMIC="on off"] [MACHINE="pc q35"]   its RAM is split and merged all the time
 #: make guest GAP=30                how long vCPUs of our QEMU stand still when it changes the memory map: table and plot
+#: make guest TRUST=20 CONFIG=debug  kill our QEMU 20 times while KVM switches its map, let its allocations fail
 #: make qemu                         build QEMU with its series (BASE=qemu-v10.0)
 #: make bundle                       kernels, tests and benchmarks for people with real processors, one archive
 #: make series                       the series as mails for git am
@@ -44,6 +46,9 @@ $(1):
 endef
 $(eval $(call target,run,core build boot,run.py))
 $(eval $(call target,check,core build boot lint harness cross arm64,check.py))
+.PHONY: check-all
+check-all:
+	@set -e; for base in patches/*/base; do [ ! -e $${base%base}series ] || $(MAKE) check BASE=$$(basename $${base%/base}); done
 $(eval $(call target,torture,core build boot harness,torture.py))
 $(eval $(call target,fuzz,core harness,torture.py fuzz))
 $(eval $(call target,build-each bisect,core build boot cross lint,build_each.py))

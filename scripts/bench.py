@@ -33,7 +33,6 @@ from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, digest, git, lock, m
 
 BENCH = OUT / "bench"
 COUNTS = (10, 30, 50, 100, 509, 8192, 32764)
-ICOUNT = "tsc_early_khz=1000000"
 # The guest gets time slices of the only CPU while these are measured, which distort the mean.
 BY_MEDIAN = ("move-active", "move-inactive")
 
@@ -90,7 +89,7 @@ class Step(Variant):
 def measure(image, program, options, log, limit=300):
     """Run the test PROGRAM with OPTIONS on IMAGE in virtual time: (its JSON lines, "" or what went wrong, seconds)."""
     test = Test(program.name, limit, f"/tests.d/{program.name} -q -o - {options}", program)
-    result = boot("the benchmark", f"bench/{log}", image, [test], "icount", ICOUNT, slower=4)
+    result = boot("the benchmark", f"bench/{log}", image, [test], "icount", slower=4)
     said = read(result.log).splitlines()
     rows = [json.loads(line) for line in said if line.startswith("{")]
     verdict = result.verdict(test.name)

@@ -4,6 +4,8 @@
 usage: make boot [TESTS="a b"] [CPU=amd] [MODE=npt|npt0|tdp_mmu] [APPEND="..."] [SERIES=0|N] [CONFIG=debug]
        make boot CPU=intel [MODE=ept|ept0|tdp_mmu] ...
        make guest [ROUNDS=10] [SERIES=0|N] [CONFIG=debug] [QEMU="distribution own"] [ATOMIC="on off"] [MACHINE="pc q35"]
+       make guest GAP=30
+       make guest TRUST=20 [CONFIG=debug]
 
 boot: boot the kernel in an emulator of hardware virtualization (QEMU: SVM; Bochs: VMX and SVM) and run the selftests
 TESTS (default: all), with the options and timeouts of configs/selftests. MODE is the MMU mode of the KVM under test
@@ -16,7 +18,10 @@ With QEMU (distribution; own: with the series, by make qemu; or a path), the loa
 the time, and a table has a row for each QEMU, atomic-memslots and machine. The distribution's is there for comparison: it
 may fail.
 GAP=30 measures how long vCPUs of our QEMU stand still in 30 splits and merges of RAM and while logging is switched on and
-off, with atomic-memslots off and on, with 2 and 8 vCPUs, 16 and 200 slots. It prints a table and writes a plot.
+off, with atomic-memslots off and on, with 2 and 8 vCPUs, 16 and 200 slots, in virtual time. It prints a table and writes a
+plot.
+TRUST=20 kills our QEMU 20 times while KVM switches its map, lets allocations of the switch fail where the kernel can
+(CONFIG=debug, which also looks for leaks), and runs QEMU's own test of it.
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer report in the kernel log.
 """
 
@@ -32,7 +37,7 @@ import guest_gap
 from kernel import ARCHS, arch_of, build, pick, selftests
 from machine import MACHINES, MODES, mode_of
 from source import fetch
-from qemu import base_of, build as build_qemu
+from qemu import QTEST, base_of, build as build_qemu
 from tree import materialise
 from workshop import OUT, TOP, VARS, Base, Failure, install, main, pretty, read, run, stage, table, took, write
 
@@ -276,6 +281,9 @@ fi
 
 GUEST = """#!/bin/sh
 # In the outer kernel: run the host's QEMU with the same kernel as a guest.
+for faults in /sys/kernel/debug/failslab /sys/kernel/debug/fail_page_alloc; do
+	[ ! -d $faults ] || echo N >$faults/ignore-gfp-wait
+done
 cp /tests.d/* /host/tmp
 chroot /host env PATH=/usr/sbin:/usr/bin:/sbin:/bin timeout -s KILL LIMIT COMMAND
 code=$?
@@ -288,40 +296,43 @@ QUICK = ("qemu-system-x86_64 -accel kvm -cpu EPYC,-xsave -smp 2 -m 512 -nodefaul
          "-serial file:/tmp/console")
 
 
-def guest(name, log, image, slower=1, rounds=0, words=(), qemu=None, gap=0):
+def guest(name, log, image, slower=1, rounds=0, words=(), qemu=None, probe="", number=0):
     """
     Run a guest with -accel kvm on IMAGE: a Boot whose only test is "guest". Without ROUNDS, only boot it to user space,
     else run scripts/guest_driver.py with WORDS, whose output is the file "play" of the log. QEMU is a program that becomes
-    /tmp/qemu there. With GAP, run scripts/guest_gap.py instead, with that number of changes.
+    /tmp/qemu there. With PROBE (gap, trust), run that scripts/guest_*.py instead, with NUMBER.
     """
-    limit = (120 + 300 * rounds + 60 * gap) * slower
+    # Virtual time runs fast while files come over 9p.
+    limit = (120 + 300 * rounds + 60 * number) * (slower if probe != "gap" else 20)
     work = OUT / "log" / log
     work.mkdir(parents=True, exist_ok=True)
-    files = []
+    files, gap = [], probe == "gap"
     if rounds:
         run(["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", work / "load", TOP / "scripts/guest_load.c"],
             f"{log}/load.log", "building the load of the guest failed")
         files = [("load", work / "load")]
     inner = initramfs(work / "inner-initramfs", INNER_INIT.encode(), files)
     extra = [Test("inner", 0, "", inner), Test("image", 0, "", image),
-             *(Test(name, 0, "", TOP / "scripts" / name) for name in ("guest_driver.py", "guest_gap.py", "guest_qemu.py"))]
+             *(Test(path.name, 0, "", path) for path in (TOP / "scripts").glob("guest_*.py"))]
     if qemu:
         run(["strip", "-o", work / "qemu", qemu], f"{log}/load.log", f"{pretty(qemu)} is no program", append=True)
         extra.append(Test("qemu", 0, "", work / "qemu"))
+        if (qemu.parent / QTEST).exists():
+            extra.append(Test(Path(QTEST).name, 0, "", qemu.parent / QTEST))
     command = shlex.join(map(str, ["python3", "/tmp/guest_driver.py", "/tmp", rounds, *words])) if rounds else QUICK
-    if gap:
+    if probe:
         run(["gcc", "-m32", "-c", "-o", work / "gap.o", TOP / "scripts/guest_gap.S"], f"{log}/load.log",
             "building the firmware failed", append=True)
         run(["objcopy", "-O", "binary", "-j", ".text", work / "gap.o", work / "gap"], f"{log}/load.log", "", append=True)
         extra.append(Test("gap", 0, "", work / "gap"))
-        command = f"python3 /tmp/guest_gap.py /tmp /tmp/qemu {gap}"
+        command = f"python3 /tmp/guest_{probe}.py /tmp /tmp/qemu {number}"
     write(work / "guest", GUEST.replace("LIMIT", str(limit)).replace("COMMAND", command))
     test = Test("guest", limit + 30, "/tests.d/guest", work / "guest")
     root = ["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
-            "-device", "virtio-9p-pci,fsdev=root,mount_tag=root", *(["-m", "3G"] if rounds or gap else [])]
+            "-device", "virtio-9p-pci,fsdev=root,mount_tag=root", *(["-m", "3G"] if rounds or probe else [])]
     npt0 = MODES["amd", "npt0"]
-    result = boot(name, log, image, [test], npt0.machines[0], f"workshop.root {npt0.parameter}", slower, more=root,
-                  extra=extra)
+    machine, append = ("icount", "kvm.halt_poll_ns=0") if gap else (npt0.machines[0], npt0.parameter)
+    result = boot(name, log, image, [test], machine, f"workshop.root {append}", slower, more=root, extra=extra)
     lines = read(result.log).splitlines()
     console = [line[7:] for line in lines if line.startswith("inner: ")]
     write(work / "inner-console", "".join(line + "\n" for line in console))
@@ -373,7 +384,7 @@ def gaps(title, log, image, slower, changes):
         raise Failure(f"QEMU={VARS['QEMU']} with GAP: only QEMU=own has atomic-memslots")
     program = build_qemu(base_of())
     with stage(f"gaps of vCPUs on {title}"):
-        result = guest(title, f"{log}-gap", image, slower, qemu=program, gap=changes)
+        result = guest(title, f"{log}-gap", image, slower, qemu=program, probe="gap", number=changes)
     said = read(OUT / "log" / f"{log}-gap/play")
     print("\n".join(line for line in said.splitlines() if "[counts]" in line))
     print(table(guest_gap.HEAD, list(guest_gap.rows(said))))
@@ -381,8 +392,16 @@ def gaps(title, log, image, slower, changes):
     write(svg.with_suffix(".gp"), guest_gap.plot(said, svg))
     install("bench")
     run(["gnuplot", svg.with_suffix(".gp")], f"{log}-gap/gnuplot", f"gnuplot could not draw {pretty(svg)}")
-    print("Medians in microseconds. Nothing can be concluded unless idle is far below the others, and the same off and on.")
-    print(f"all longest gaps: {pretty(svg)}")
+    print(f"Microseconds. The gap is a change's median, and the worst of all; lost, a median. Each change: {pretty(svg)}")
+    return report(result)
+
+
+def trust(title, log, image, slower, kills):
+    """Kill our QEMU in mid-switch, let its allocations fail, and run its qtest. Returns whether it worked."""
+    program = build_qemu(base_of())
+    with stage(f"QEMU killed {kills} times on {title}"):
+        result = guest(title, f"{log}-trust", image, slower, qemu=program, probe="trust", number=kills)
+    print(read(OUT / "log" / f"{log}-trust/play"), end="")
     return report(result)
 
 
@@ -412,10 +431,11 @@ def command(what=""):
         rounds = VARS["ROUNDS"] or "10"
         if not rounds.isdigit():
             raise Failure(f"ROUNDS={rounds} is no number")
-        if VARS["GAP"]:
-            if not VARS["GAP"].isdigit() or not int(VARS["GAP"]):
-                raise Failure(f"GAP={VARS['GAP']} is not a number of changes")
-            return 0 if gaps(variant.title, log, image, slower, int(VARS["GAP"])) else 1
+        for name, probe in (("GAP", gaps), ("TRUST", trust)):
+            if VARS[name]:
+                if not VARS[name].isdigit() or not int(VARS[name]):
+                    raise Failure(f"{name}={VARS[name]} is no number")
+                return 0 if probe(variant.title, log, image, slower, int(VARS[name])) else 1
         if VARS["QEMU"]:
             return 0 if guests(variant.title, log, image, slower, int(rounds)) else 1
         with stage(f"a guest on {variant.title}"):

@@ -21,6 +21,7 @@ import re
 import subprocess
 import time
 
+import qemu
 from boot import SPLAT, boot, tests_of
 from kernel import ARCHS, Arch, Variant, build, fragment, new_warnings, selftests
 from machine import MACHINES, MODES
@@ -319,6 +320,10 @@ def overview(results, titles):
 
 def command():
     base = Base()
+    if base["KIND"] == "qemu":
+        qemu.build_each(base)
+        print("every step builds")
+        return 0
     archs = wanted_archs(base)
     stage.plan(3)
     commits = materialise(base)

@@ -383,6 +383,26 @@ def kernel_items(base):
     ]
 
 
+def qemu_guest(title, config="", slower=1, **options):
+    """A guest of QEMU with the series, on the default base's patched kernel."""
+    def item(ctx):
+        kernel, log = Context(next(base for base in bases() if base["DEFAULT"])), f"check/{title.replace(' ', '-')}"
+        result = guest(title, log, kernel.image("", config), slower, qemu=qemu.build(ctx.base), **options)
+        detail = read(OUT / "log" / log / "play").splitlines()
+        yield title, result.verdict("guest"), result.results[0][2], "; ".join(detail[-2:])
+        yield clean_log(title, result)
+    return title, item
+
+
+def qemu_items():
+    return [
+        *FORM,
+        ("each step of QEMU builds", lambda ctx: qemu.build_each(ctx.base)),
+        *(qemu_guest(f"QEMU on {kind}", rounds=15, words=[kind, "/tmp/qemu", "on"]) for kind in ("pc", "q35")),
+        qemu_guest("QEMU is killed and allocations fail", "debug", 5, probe="trust", number=20),
+    ]
+
+
 def elsewhere(base, function):
     """The item FUNCTION, of another BASE."""
     def item(ctx):
@@ -395,7 +415,7 @@ def elsewhere(base, function):
 def items():
     """All items of BASE; without one, of the default base, and few of the other series."""
     base = Base()
-    found = kernel_items(base) if base["KIND"] == "kernel" else [*FORM, ("QEMU builds", lambda ctx: qemu.build(ctx.base) and None)]
+    found = kernel_items(base) if base["KIND"] == "kernel" else qemu_items()
     others = [other for other in bases() if other.name != base.name and read_series(other) and not VARS["BASE"]]
     return found + [(f"{other.name}: {name}", elsewhere(other, function)) for other in others
                     for name, function in brief_items(other)]

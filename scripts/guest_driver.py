@@ -8,8 +8,8 @@ Run in the kernel under test (make guest): start a QEMU guest with -accel kvm fr
 device, and migrate the guest to another QEMU process, with a DIMM in it. Prints its progress; the guest's console goes
 to DIR/console. Exits 0 only if all worked and the memory was intact at the end.
 
-With MACHINE (pc, q35) and a QEMU program, the load also splits and merges the guest's RAM all the time. on|off is for that
-QEMU's -accel kvm,atomic-memslots; its trace events are counted.
+With MACHINE (pc, q35) and a QEMU program, the load also splits and merges the guest's RAM all the time, and every third
+migration is by postcopy. on|off is for that QEMU's -accel kvm,atomic-memslots; its trace events are counted.
 """
 
 import re
@@ -122,10 +122,18 @@ class Guest(Qemu):
         return wait_for("the load to answer", self.load)[1]
 
     def plug(self, name):
-        before = self.memory()
+        least = self.memory()
         self.qmp("object-add", **{"qom-type": "memory-backend-ram"}, id=f"m{name}", size=128 * MIB)
         self.qmp("device_add", driver="pc-dimm", id=name, memdev=f"m{name}")
-        wait_for(f"the guest to use {name}", lambda: self.memory() > before + 100)
+
+        def grown():
+            # What virtio-mem gave back may only leave now.
+            nonlocal least
+            now = self.memory()
+            least = min(least, now)
+            return now > least + 100
+
+        wait_for(f"the guest to use {name}", grown)
         say(f"plugged {name}: {self.said}")
 
     def unplug(self, name):
@@ -147,14 +155,22 @@ class Guest(Qemu):
                  lambda: self.qmp("qom-get", path="/machine/peripheral/vm0", property="size") == mib * MIB)
         say(f"virtio-mem has {mib} MiB: {self.load() and self.said}")
 
-    def migrate(self):
-        """To another process; returns that Guest."""
+    def migrate(self, postcopy=False):
+        """To another process; returns that Guest. With POSTCOPY, it soon runs there, and lacks pages for some seconds."""
         dimms = [dimm["data"] for dimm in self.qmp("query-memory-devices") if dimm["type"] == "dimm"]
         other = Guest(dimms, incoming=True)
         for one in (self, other):
-            one.qmp("migrate-set-capabilities", capabilities=[{"capability": "auto-converge", "state": True}])
-        self.qmp("migrate-set-parameters", **{"max-bandwidth": 0, "downtime-limit": 3000})
+            one.qmp("migrate-set-capabilities", capabilities=[
+                {"capability": "auto-converge", "state": True}, {"capability": "postcopy-ram", "state": bool(postcopy)}])
+        self.qmp("migrate-set-parameters", **{"max-bandwidth": 8 * MIB if postcopy else 0, "downtime-limit": 3000,
+                                              "max-postcopy-bandwidth": 8 * MIB})
         self.qmp("migrate", uri=f"unix:{other.path}.incoming")
+        before = [0] * len(TRACED)
+        if postcopy:
+            wait_for("the migration to begin", lambda: self.qmp("query-migrate").get("status") == "active")
+            self.qmp("migrate-start-postcopy")
+            wait_for("the guest to run there", lambda: other.qmp("query-status")["status"] == "running")
+            before = traced(other.path)
 
         def done():
             info = self.qmp("query-migrate")
@@ -163,11 +179,12 @@ class Guest(Qemu):
             return info if info["status"] == "completed" else None
 
         info = wait_for("the migration", done, 2 * PATIENCE)
-        ram = info["ram"]
+        ram, commits = info["ram"], traced(other.path)[0] - before[0]
         self.qmp("quit")
         self.process.wait()
+        how = f", {ram['postcopy-requests']} pages asked for, {commits} commits of the map meanwhile" if postcopy else ""
         say(f"migrated from {self.name} to {other.name} with {len(dimms)} DIMMs, {ram['transferred'] // MIB} MiB in "
-            f"{ram['dirty-sync-count']} rounds, down {info['downtime']} ms: {other.memory() and other.said}")
+            f"{ram['dirty-sync-count']} rounds, down {info['downtime']} ms{how}: {other.memory() and other.said}")
         return other
 
 
@@ -187,7 +204,7 @@ def play(rounds):
         guest.resize(32)
         guest.size(100)
         guest.unplug(f"dimm{i}a")
-        guest = guest.migrate()
+        guest = guest.migrate(postcopy=MACHINE and i % 3 == 2)
         guest.resize(96)
         guest.unplug(f"dimm{i}b")
         guest.resize(0)

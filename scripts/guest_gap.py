@@ -4,17 +4,24 @@
 usage: scripts/guest_gap.py DIR QEMU CHANGES
 
 Runs in the kernel under test (make guest GAP=CHANGES): measure how long a vCPU stands still while QEMU changes the memory
-map, with -accel kvm,atomic-memslots=off and =on in turn. All vCPUs run DIR/gap (guest_gap.S). By qtest, a PAM register
-splits the RAM that they run in, and merges it. Windows of the same length without a change are "idle". Then logging is
-switched on and off for all slots by a migration that is cancelled.
+map, with -accel kvm,atomic-memslots=off and =on in turn. All vCPUs run DIR/gap (guest_gap.S), which sleeps again and again:
+how much longer than usual it takes until it runs again is the gap. By qtest, a PAM register splits the RAM that they run
+in, and merges it. Windows of the same length without a change are "idle". Then logging is switched on and off for all slots
+by a migration that is cancelled.
+
+The machine's time counts instructions, so that it repeats. It has one processor, on which vCPUs preempt all else but the
+kernel, as if each had one of its own; asleep, they are not in each other's way. What an ioctl computes keeps them from
+running only here: with atomic-memslots=on, the gap is an upper bound.
 
 Prints a line for each case: "[gap] CHANGE VCPUS SLOTS off|on longest US... lost US...": the longest gap of any vCPU, and
-the time that a vCPU lost on average, for each change. table() and plot() take those lines.
+by how much a vCPU was late on average, for each change. table() and plot() take those lines.
 """
 
+import os
 import re
 import statistics
 import struct
+import subprocess
 import sys
 import time
 
@@ -22,12 +29,13 @@ from guest_qemu import Broken, Qemu, connect, trace_options, traced, wait_for
 
 DIR, QEMU = (sys.argv[1:] + ["", ""])[:2]
 RAM, RECORDS, PHASE = 0xd8000, 0x2000, 0x400
+EVERY = 100000		# nanoseconds: one of the vCPUs wakes up
 CHANGES = ("idle", "split", "merge", "log-on", "log-off")
 
 
 class Machine(Qemu):
     def __init__(self, vcpus, slots, atomic):
-        self.vcpus, self.phase, path = vcpus, 0, f"{DIR}/gap-{vcpus}-{slots}-{atomic}"
+        self.vcpus, self.phase, self.rate, self.usual, path = vcpus, 0, 1000, (0, 0), f"{DIR}/gap-{vcpus}-{slots}-{atomic}"
         with open(f"{DIR}/gap.rom", "wb") as rom:
             rom.write(bytes(0xfff0) + b"\xea\x00\x00\x00\xd8" + bytes(11))	# ljmp $0xd800,$0
         # There are about six slots without DIMMs.
@@ -47,14 +55,23 @@ class Machine(Qemu):
             self.pam(i, 0x33)
         with open(f"{DIR}/gap", "rb") as code:
             self.write(RAM, code.read())
-        self.write(RAM + 0x1000, struct.pack("<III", 0, 0xffffffff, RECORDS))
+        self.write(0x80, struct.pack("<HH", 2, RAM >> 4))		# interrupt vector 0x20
+        self.write(RAM + 0x1000, struct.pack("<III", 0, EVERY * vcpus, RECORDS))
         self.qmp("cont")
         wait_for(f"{vcpus} vCPUs to run", lambda: struct.unpack("<H", self.read(RAM + 0x1000, 2))[0] == vcpus, 30)
+
+    def calibrate(self):
+        """Let vCPUs go first, as if each had a processor of its own, and find out how long they sleep: most, mean."""
+        for cpu in self.qmp("query-cpus-fast"):
+            os.sched_setscheduler(cpu["thread-id"], os.SCHED_FIFO, os.sched_param(1))
         before, at = self.ticks(), time.monotonic()
         time.sleep(0.3)
         now, then = self.ticks(), time.monotonic()
         self.rate = ((now - before) & 0xffffffff) / (then - at) / 1e6
-        self.write(RAM + 0x1004, struct.pack("<I", int(self.rate * 20)))	# a gap: 20 us
+        idle = [self.records() for _ in range(10)]
+        self.usual = (statistics.median(max(r[2] for r in records) for records in idle) / self.rate,
+                      sum(r[1] for records in idle for r in records) /
+                      sum(r[0] for records in idle for r in records) / self.rate)
 
     def qtest(self, line):
         self.test.write(line + "\n")
@@ -71,25 +88,31 @@ class Machine(Qemu):
         return bytes.fromhex(self.qtest(f"read {place:#x} {size:#x}")[2:])
 
     def ticks(self):
-        return struct.unpack("<I", self.read(RAM + RECORDS + 16, 4))[0]
+        return struct.unpack("<I", self.read(RAM + RECORDS + 12, 4))[0]
 
     def pam(self, number, value):
         register = 0x59 + number
         self.qtest(f"outl 0xcf8 {0x80000000 | register & ~3:#x}")
         self.qtest(f"outb {0xcfc + register % 4:#x} {value:#x}")
 
-    def window(self, change=lambda: None, length=0.02):
-        """Run CHANGE; returns the longest gap of any vCPU and the time that each lost on average, in microseconds."""
+    def records(self, change=lambda: None, length=0.02):
+        """Run CHANGE; returns the record of each vCPU: sleeps, ticks in all, longest."""
         self.phase = self.phase % 40 + 1
         place = RECORDS + self.phase * PHASE
         self.write(RAM + place, bytes(self.vcpus * 64))
         self.write(RAM + 0x1008, struct.pack("<I", place))
         change()
-        time.sleep(length)
+        time.sleep(length + self.phase * 17e-6)     # the next change meets other phases of the timers
         self.write(RAM + 0x1008, struct.pack("<I", RECORDS))
         raw = self.read(RAM + place, self.vcpus * 64)
-        records = [struct.unpack_from("<IIII", raw, 64 * i) for i in range(self.vcpus)]
-        return max(r[3] for r in records) / self.rate, sum(r[1] for r in records) / self.vcpus / self.rate
+        return [struct.unpack_from("<III", raw, 64 * i) for i in range(self.vcpus)]
+
+    def window(self, *args):
+        """records(), as the longest gap of any vCPU and the time that each lost on average, in microseconds."""
+        records = self.records(*args)
+        longest, mean = self.usual
+        return (max(r[2] for r in records) / self.rate - longest,
+                sum(r[1] / self.rate - r[0] * mean for r in records) / self.vcpus)
 
     def end(self):
         self.qmp("quit")
@@ -98,7 +121,7 @@ class Machine(Qemu):
 
 def migration(machine):
     machine.qmp("migrate-set-parameters", **{"max-bandwidth": 4096})
-    on = machine.window(lambda: machine.qmp("migrate", uri="exec:cat >/dev/null"), 0.2)
+    on = machine.window(lambda: machine.qmp("migrate", uri=f"file:{machine.path}.migration"), 0.2)
     wait_for("the migration to start", lambda: machine.qmp("query-migrate").get("status") == "active", 5)
     off = machine.window(lambda: machine.qmp("migrate_cancel"), 0.2)
     wait_for("the migration to end", lambda: machine.qmp("query-migrate").get("status") == "cancelled", 5)
@@ -107,6 +130,7 @@ def migration(machine):
 
 def measure(vcpus, slots, atomic, changes, found):
     machine = Machine(vcpus, slots, atomic)
+    machine.calibrate()
 
     def add(change, window):
         found.setdefault((change, vcpus, slots, atomic), []).append(window)
@@ -131,6 +155,7 @@ def measure(vcpus, slots, atomic, changes, found):
 
 
 def main():
+    subprocess.run([QEMU, "-version"], check=True)      # all files of it are in the page cache then
     for vcpus in (2, 8):
         for slots in (16, 200):
             found = {}
@@ -156,20 +181,21 @@ def cases(text):
 
 
 def rows(text):
-    """Of a table: medians in microseconds, off and on, and on / off."""
+    """Of a table, in microseconds: off, on, and on / off of the longest gap (median, worst) and of the time lost."""
     found = cases(text)
     for change in CHANGES:
         for what, vcpus, slots, atomic in sorted(found):
             if (what, atomic) != (change, "off") or (what, vcpus, slots, "on") not in found:
                 continue
+            (gaps, lost), (gaps_on, lost_on) = (found[what, vcpus, slots, atomic] for atomic in ("off", "on"))
             cells = []
-            for off, on in zip(found[what, vcpus, slots, "off"], found[what, vcpus, slots, "on"]):
-                off, on = statistics.median(off), statistics.median(on)
-                cells += [f"{off:.0f}", f"{on:.0f}", f"{on / off:.2f}" if off else "-"]
+            for of, off, on in ((statistics.median, gaps, gaps_on), (max, gaps, gaps_on), (statistics.median, lost, lost_on)):
+                off, on = max(of(off), 0), max(of(on), 0)
+                cells += [f"{off:.0f}", f"{on:.0f}", f"{on / off:.2f}" if off > 10 else "-"]
             yield [change, str(vcpus), str(slots), *cells]
 
 
-HEAD = ["change", "vCPUs", "slots", "longest off", "on", "on/off", "lost off", "on", "on/off"]
+HEAD = ["change", "vCPUs", "slots", "gap off", "on", "on/off", "worst off", "on", "on/off", "lost off", "on", "on/off"]
 
 
 def plot(text, path):
@@ -182,7 +208,7 @@ def plot(text, path):
         gaps = [(i + shift, found[(*key, atomic)][0]) for i, key in enumerate(keys)]
         plots += [f"'-' with points pt 7 ps 0.3 lc '{colour}' title 'atomic-memslots={atomic}'",
                   f"'-' with xerrorbars pt 0 lw 3 lc '{colour}' notitle"]
-        # At least the 10 microseconds that are noise in any case: zero has no logarithm.
+        # Zero has no logarithm.
         data += [*(f"{x} {max(us, 10)}" for x, all_ in gaps for us in all_), "e",
                  *(f"{x} {max(statistics.median(all_), 10)} 0.12" for x, all_ in gaps), "e"]
     return "\n".join([

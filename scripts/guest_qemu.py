@@ -16,14 +16,14 @@ class Broken(Exception):
     pass
 
 
-def wait_for(what, function, patience=PATIENCE):
+def wait_for(what, function, patience=PATIENCE, pause=0.1):
     """The first result of FUNCTION that is true."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         result = function()
         if result:
             return result
-        time.sleep(0.1)
+        time.sleep(pause)
     raise Broken(f"waited {patience} s for {what}")
 
 

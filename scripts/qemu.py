@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """
 usage: make qemu [BASE=qemu-v10.0] [SERIES=0|N]     prints the path of qemu-system-x86_64
+       make build-each BASE=qemu-v10.0              builds every step
 
 Build QEMU with the series, for x86_64 guests of KVM, in out/BASE/build. SERIES=0 is the pristine one, SERIES=N the one
 after the Nth step. meson comes from the suite that patches/BASE/base names, and is unpacked under out/.
@@ -14,6 +15,8 @@ from kernel import source, wanted_step
 from source import fetch
 from tree import materialise
 from workshop import NPROC, OUT, Base, bases, digest, git, install, lock, main, pretty, read, run, stage, write
+
+QTEST = "tests/qtest/kvm-memslots-test"
 
 
 def base_of():
@@ -30,17 +33,21 @@ def meson(base):
     return where / "usr/lib/python3/dist-packages"
 
 
-def build(base):
-    """Build the step that SERIES names, all of them without: three stages; returns the path of the program."""
+def build(base, each=None):
+    """
+    Build the step that SERIES names, all of them without: three stages; returns the path of the program. EACH is a step to
+    be built on the way to the last one, in its directory.
+    """
     commits = materialise(base)
-    step = wanted_step(commits)
+    step = each or wanted_step(commits)
     install("qemu")
-    where = base.out / "build" / ("series" if step == len(commits) - 1 else f"step-{step}" if step else "base")
+    last = each or step == len(commits) - 1
+    where = base.out / "build" / ("series" if last else f"step-{step}" if step else "base")
     stamp = digest(git(base.tree, "rev-parse", commits[step] + "^{tree}"), base["CONFIGURE"])
-    program, done = where / "qemu-system-x86_64", where / "stamp"
+    program, done, good = where / "qemu-system-x86_64", where / "stamp", where / "good" / stamp
 
     def ready():
-        return done.exists() and read(done) == stamp and program.exists()
+        return each and good.exists() or done.exists() and read(done) == stamp and program.exists()
 
     with stage(f"building {base.project}") as st, nullcontext() if ready() else lock(base.out / "build.lock"):
         if ready():
@@ -48,13 +55,23 @@ def build(base):
             return program
         src, log, python = source(base, commits[step]), f"{base.name}/build", meson(base)
         where.mkdir(parents=True, exist_ok=True)
+        done.unlink(missing_ok=True)
         env = {"PYTHONPATH": str(python), "PATH": f"/usr/lib/ccache:{os.environ['PATH']}", "CCACHE_DIR": str(OUT / "ccache")}
         if not (where / "build.ninja").exists():
             run([src / "configure", "--python=/usr/bin/python3", *base.words("CONFIGURE")], log, "configuring QEMU failed",
                 cwd=where, env=env)
-        run(["ninja", f"-j{NPROC}", program.name], log, "building QEMU failed", cwd=where, env=env, append=True)
+        tests = [QTEST] if (src / QTEST).with_suffix(".c").exists() else []
+        run(["ninja", f"-j{NPROC}", program.name, *tests], log, "building QEMU failed", cwd=where, env=env, append=True)
         write(done, stamp)
+        write(good, "")
     return program
+
+
+def build_each(base):
+    last = len(materialise(base)) - 1
+    for step in range(1, last + 1):
+        with stage(f"building step {step} of {last}"):
+            build(base, step)
 
 
 def command():
