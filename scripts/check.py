@@ -107,16 +107,18 @@ def old_gone(ctx):
 
 
 def maintained(ctx):
-    """MAINTAINERS here is the entry in the tree; it covers all files that the series adds, and each pattern matches."""
-    entry = read(ctx.base.file("MAINTAINERS"))
-    if f"\n\n{entry}\n" not in ctx.git("show", f"{ctx.commits[-1]}:MAINTAINERS"):
+    """MAINTAINERS here is the tree's entry, if it has one; entries changed cover all new files, each new pattern matches."""
+    before, after = (ctx.git("show", f"{commit}:MAINTAINERS") for commit in ("base", ctx.commits[-1]))
+    entry = read(TOP / "MAINTAINERS")
+    if entry.splitlines()[0] in after and f"\n\n{entry}\n" not in after:
         raise Failure("MAINTAINERS is not the entry that the series adds to the kernel's")
-    patterns = re.findall(r"^F:\s+(\S+)$", entry, re.M)
-    specs = [f":(glob){pattern}{'**' * pattern.endswith('/')}" for pattern in patterns]
-    idle = [pattern for pattern, spec in zip(patterns, specs)
-            if not ctx.git("ls-files", "--", spec)]
+    changed = [section for section in after.split("\n\n") if section not in before.split("\n\n")]
+    specs = {pattern: f":(glob){pattern}{'**' * pattern.endswith('/')}"
+             for pattern in re.findall(r"^F:\s+(\S+)$", "\n".join(changed), re.M)}
+    idle = [pattern for pattern, spec in specs.items()
+            if f"F:\t{pattern}\n" not in before and not ctx.git("ls-files", "--", spec)]
     added = ctx.git("diff", "--name-only", "--no-renames", "--diff-filter=A", "base", ctx.commits[-1]).splitlines()
-    alone = sorted(set(added) - set(ctx.git("ls-files", "--", *specs).splitlines()))
+    alone = sorted(set(added) - set(ctx.git("ls-files", "--", *specs.values()).splitlines()))
     if idle or alone:
         raise Failure("MAINTAINERS: " + "; ".join([f"F: {pattern} matches no file" for pattern in idle]
                                                   + [f"no F: for {path}" for path in alone]))
@@ -348,7 +350,8 @@ def brief_items(base):
     return [
         *FORM,
         *([("memslots in user space", harness("check"))] if brings else []),
-        *([("every step compiles for x86_64", every_step("x86_64")),
+        *([("MAINTAINERS", maintained),
+           ("every step compiles for x86_64", every_step("x86_64")),
            ("patched kernel builds", lambda ctx: ctx.image() and None),
            ("own selftests", own_tests)] if base["KIND"] == "kernel" else []),
     ]
