@@ -28,9 +28,15 @@ def wait_for(what, function, patience=PATIENCE, pause=0.1):
 
 
 def connect(path):
-    link = socket.socket(socket.AF_UNIX)
-    link.connect(path)
-    return link
+    """A connection to the socket PATH, which exists before its owner listens."""
+    def connected():
+        link = socket.socket(socket.AF_UNIX)
+        try:
+            link.connect(path)
+            return link
+        except ConnectionRefusedError:
+            return link.close()
+    return wait_for(f"{path} to accept", connected, patience=30)
 
 
 class Qemu:
