@@ -152,7 +152,6 @@ static int kvm_memslots_diff_bind(struct kvm *kvm, struct kvm_memslots_diff *dif
 	int r;
 
 	for (i = 0; i < diff->nr_changed; i++) {
-		kvm_memslots_cond_resched(i);
 		if (!diff->changed[i].old) {
 			r = kvm_memslot_bind_backing(kvm, diff->changed[i].new);
 			if (r)
