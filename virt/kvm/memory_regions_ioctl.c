@@ -14,23 +14,13 @@
 static int kvm_copy_memory_regions(struct kvm_map_region *regions,
 				   const struct kvm_userspace_memory_regions *map)
 {
-	size_t size = map->region_size;
-	void *from = regions + map->nr_regions;
 	u32 i;
 	int r;
 
-	if (size <= sizeof(*regions)) {
-		from -= map->nr_regions * size;
-		if (copy_from_user(from, u64_to_user_ptr(map->regions),
-				   map->nr_regions * size))
+	if (map->region_size == sizeof(*regions)) {
+		if (copy_from_user(regions, u64_to_user_ptr(map->regions),
+				   map->nr_regions * sizeof(*regions)))
 			return -EFAULT;
-		/* From the end of the array, spread them out. */
-		for (i = 0; from != &regions[i]; i++, from += size) {
-			kvm_memslots_cond_resched(i);
-			memmove(&regions[i], from, size);
-			memset((void *)&regions[i] + size, 0,
-			       sizeof(*regions) - size);
-		}
 		return 0;
 	}
 
