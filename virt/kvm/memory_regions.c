@@ -288,17 +288,14 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 		r = kvm_memslots_diff_hold(kvm, &diff);
 		held = ktime_get();
 		waited = ktime_sub(held, waited);
-		if (r) {
-			held = 0;
+		if (r)
 			goto out_unlock;
-		}
 	}
 
 	r = kvm_memslots_diff_bind(kvm, &diff);
 	if (r) {
 		if (diff.nr_deleted)
 			kvm_vcpus_release(kvm);
-		held = 0;
 		goto out_unlock;
 	}
 
@@ -327,6 +324,7 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 	goto out_free;
 
 out_unlock:
+	held = 0;
 	kvm_unlock_slots_arch(kvm);
 	kvm_memslots_diff_undo(&diff, next);
 out_free:
