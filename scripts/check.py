@@ -264,6 +264,13 @@ def clean_log(name, result, before=0):
     return f"kernel log {name}", "FAIL" if result.splats else "PASS", 0.0, detail
 
 
+def verdicts(title, result, kind=""):
+    """What to report of a Boot of the patched kernel alone: its tests, and its log."""
+    for name, verdict, seconds in result.results:
+        yield f"{kind}{title}: {name}", verdict, seconds, result.history[name]
+    yield clean_log(title, result)
+
+
 def guest_runs(ctx):
     result = reported(ctx, "the patched kernel",
                       retried(lambda _, log: guest("the patched kernel", log, ctx.image(), rounds=1), "check/guest",
@@ -301,9 +308,7 @@ def debug_tests(mode):
         tests = ctx.tests(ctx.base.words(f"DEBUG_{mode.cpu}"), 5, mode.cpu)
         result = booted(ctx, "the debug kernel", f"debug-{mode.cpu}", ctx.image("", "debug"), tests,
                         machine=mode.machine(), append=mode.parameter, slower=5)
-        for name, verdict, seconds in result.results:
-            yield f"debug {mode.title}: {name}", verdict, seconds, result.history[name]
-        yield clean_log(f"debug {mode.title}", result)
+        return verdicts(f"debug {mode.title}", result)
     return item
 
 
@@ -312,9 +317,7 @@ def arm64_tests(ctx):
     image = build(pick(ctx.base, ctx.commits, "", arch, ""))
     tests = tests_of(*selftests(ctx.base, ctx.commits, arch), ctx.base.words("ARM64"))
     result = booted(ctx, "the arm64 kernel", "arm64", image, tests, machine="qemu-arm64")
-    for name, verdict, seconds in result.results:
-        yield f"arm64: {name}", verdict, seconds, result.history[name]
-    yield clean_log("arm64", result)
+    return verdicts("arm64", result)
 
 
 def own_tests(ctx):
@@ -323,9 +326,7 @@ def own_tests(ctx):
     tests = ctx.tests(ctx.base.words("OWN") + ctx.base.words("RUN"), cpu=mode.cpu)
     result = booted(ctx, "the patched kernel", f"own-{mode.cpu}-{mode.name}", ctx.image(), tests,
                     machine=mode.machine(), append=mode.parameter)
-    for name, verdict, seconds in result.results:
-        yield f"selftest {mode.title}: {name}", verdict, seconds, result.history[name]
-    yield clean_log(mode.title, result)
+    return verdicts(mode.title, result, "selftest ")
 
 
 def harness(target, *words):
