@@ -5,10 +5,10 @@ usage: make check [BASE=v5.10]      with BASE, that one alone; without, also the
        scripts/check.py PART...     only the items whose name contains one of PART
 
 The test suite. Prints an item a line as it goes, ends with "N passed, N failed, N skipped". Results with times and
-details are in out/check/results.json, logs under out/log. A selftest is judged against the pristine kernel's
-result: what passes there must pass with the series; what needs other hardware is skipped on both. What fails is run
-again in a fresh boot, twice at most, and passes if it passes then; that is reported. patches/BASE/tests says which
-tests must pass, and where they are run. A base whose source the archive lacks is skipped.
+details are in out/check/results.json, logs under out/log. A selftest that does not pass on the patched kernel is run on
+the pristine one: what passes there must pass with the series; what needs other hardware is skipped on both. What fails
+is run again in a fresh boot, twice at most, and passes if it passes then; that is reported. patches/BASE/tests says
+which tests must pass, and where they are run. A base whose source the archive lacks is skipped.
 """
 
 import json
@@ -25,7 +25,7 @@ from lint import lint
 from machine import MACHINES, MODES
 from series import apply_mails, export, new_files, refresh
 from tree import materialise, read_series
-from workshop import (OUT, TOP, VARS, Base, Failure, Unavailable, bases, digest, git, lock, main, note, pretty, read, remove,
+from workshop import (OUT, TOP, VARS, Base, Failure, Unavailable, bases, git, lock, main, note, pretty, read, remove,
                       run, stage, stage_dir, took, write)
 
 
@@ -214,52 +214,65 @@ def report_retries(ctx, name, results, history):
                   if ", then " in history[test] and verdict in ("PASS", "SKIP") and history[test][:7] != "NOT RUN"]
 
 
-def pristine_results(ctx, mode, tests):
-    """The pristine kernel's results of TESTS in MODE, cached while kernel and tests do not change."""
-    image, tests = ctx.image("0"), [test for test in tests if test.name not in ctx.base.words("FATAL")]
-    machine = mode.machine()
-    key = digest(image.read_bytes(), mode.parameter, MACHINES[machine].identity(), *(part for test in tests for part in (
-        test.command, test.source.read_bytes())), *(read(TOP / "scripts" / name) for name in ("boot.py", "init")))
-    kept = ctx.base.out / "pristine" / key
-    if not kept.exists():
-        # Not all can pass there, but a random failure must not become an expected one.
-        result = retried(lambda left, log: boot("the pristine kernel", log, image, left, machine, mode.parameter),
-                         f"check/pristine-{mode.cpu}-{mode.name}", tests, lambda _, verdict: verdict in ("PASS", "SKIP"), tries=2)
-        write(kept, json.dumps([result.results, result.splats, result.history]))
-    results, splats, history = json.loads(kept.read_text())
-    report_retries(ctx, "the pristine kernel", results, history)
-    unfit = dict.fromkeys(ctx.base.words("FATAL"), "NOT RUN (it brings that kernel down)")
-    return {name: verdict for name, verdict, _ in results} | unfit, splats, history | unfit
+def pristine_results(ctx, mode, tests, log):
+    """The pristine kernel's results of TESTS in MODE: name -> verdict, name -> history."""
+    # Not all can pass there, but a random failure must not become an expected one.
+    result = retried(lambda left, where: boot("the pristine kernel", where, ctx.image("0"), left, mode.machine(), mode.parameter),
+                     f"check/pristine-{log}", tests, lambda _, verdict: verdict in ("PASS", "SKIP"), tries=2)
+    report_retries(ctx, "the pristine kernel", result.results, result.history)
+    return {name: verdict for name, verdict, _ in result.results}, result.history
+
+
+def compare_part(ctx, mode, tests, part):
+    """TESTS in MODE on the patched kernel; those that do not pass, on the pristine one, too."""
+    required = {name for key in ("REQUIRED", "OWN", "OWN_X86", "FATAL") for name in ctx.base.words(key)}
+    log = f"{mode.cpu}-{mode.name}{part}"
+    before, history = {}, {}
+
+    def judge(name, after):
+        must = name in required or before.get(name) == "PASS"
+        return after if after == "PASS" else "FAIL" if must or after not in ("FAIL", "SKIP") else "SKIP"
+
+    def attempt(left, where):
+        result = boot("the patched kernel", where, ctx.image(), left, mode.machine(), mode.parameter)
+        bad = {name for name, verdict, _ in result.results if verdict != "PASS"} - required - before.keys()
+        if bad:
+            for known, found in zip((before, history), pristine_results(
+                    ctx, mode, [test for test in tests if test.name in bad], log)):
+                known.update(found)
+        return result
+
+    patched = reported(ctx, "the patched kernel",
+                       retried(attempt, f"check/patched-{log}", tests, lambda name, after: judge(name, after) != "FAIL"))
+    for name, after, seconds in patched.results:
+        detail = f"pristine {history.get(name, 'not asked')}; patched {patched.history[name]}"
+        yield f"selftest {mode.title}: {name}", judge(name, after), seconds, detail
+    yield clean_log(mode.title + part, patched)
+
+
+def side_by_side(parts):
+    """The results of all PARTS, functions that are run in parallel."""
+    with ThreadPoolExecutor(len(parts)) as pool:
+        for results in pool.map(lambda part: list(part()), parts):
+            yield from results
 
 
 def compare(mode, pattern=""):
-    """The selftests whose names match PATTERN, in MODE, on both kernels in parallel."""
+    """The selftests whose names match PATTERN, in MODE; an emulator of one thread runs one half, another the other."""
     def item(ctx):
         tests = [test for test in ctx.tests(cpu=mode.cpu) if re.search(pattern, test.name)]
-        images, machine = [ctx.image("0"), ctx.image()], mode.machine()
-        required = {name for key in ("REQUIRED", "OWN", "OWN_X86", "FATAL") for name in ctx.base.words(key)}
-        MACHINES[machine].ready()
-        with ThreadPoolExecutor(1) as pool:
-            pristine = pool.submit(pristine_results, ctx, mode, tests)
-            if MACHINES[machine].parallel:
-                pristine.result()       # one of them is enough load
-
-            def judge(name, after):
-                must = name in required or pristine.result()[0][name] == "PASS"
-                return after if after == "PASS" else "FAIL" if must or after not in ("FAIL", "SKIP") else "SKIP"
-
-            patched = booted(ctx, "the patched kernel", f"patched-{mode.cpu}-{mode.name}", images[1], tests,
-                             lambda name, after: judge(name, after) != "FAIL", machine=machine, append=mode.parameter)
-            _, splats_before, history_before = pristine.result()
-        for name, after, seconds in patched.results:
-            detail = f"pristine {history_before[name]}; patched {patched.history[name]}"
-            yield f"selftest {mode.title}: {name}", judge(name, after), seconds, detail
-        yield clean_log(mode.title, patched, len(splats_before))
+        ctx.image("0"), ctx.image()
+        machine = MACHINES[mode.machine()]
+        machine.ready()
+        if machine.parallel:
+            return compare_part(ctx, mode, tests, "")
+        return side_by_side([lambda half=half, part=part: compare_part(ctx, mode, tests[half::2], part)
+                             for half, part in enumerate(("-a", "-b"))])
     return item
 
 
-def clean_log(name, result, before=0):
-    detail = (f"{len(result.splats)} warnings (pristine: {before}), the first during {result.splats[0][0]}: "
+def clean_log(name, result):
+    detail = (f"{len(result.splats)} warnings, the first during {result.splats[0][0]}: "
               f"{result.splats[0][1]}: {pretty(result.console)}") if result.splats else ""
     return f"kernel log {name}", "FAIL" if result.splats else "PASS", 0.0, detail
 
@@ -303,12 +316,17 @@ def every_step(name):
     return item
 
 
-def debug_tests(mode):
-    def item(ctx):
+def debug_tests(modes):
+    """Tests on the debug kernel, in all MODES in parallel."""
+    def part(ctx, mode):
         tests = ctx.tests(ctx.base.words(f"DEBUG_{mode.cpu}"), 5, mode.cpu)
         result = booted(ctx, "the debug kernel", f"debug-{mode.cpu}", ctx.image("", "debug"), tests,
                         machine=mode.machine(), append=mode.parameter, slower=5)
         return verdicts(f"debug {mode.title}", result)
+
+    def item(ctx):
+        ctx.image("", "debug"), ctx.tests()
+        return side_by_side([lambda mode=mode: part(ctx, mode) for mode in modes])
     return item
 
 
@@ -375,13 +393,12 @@ def kernel_items(base):
         ("nothing to do twice", nothing_to_do),
         ("broken start is reported", no_user_space),
         ("Bochs builds", lambda ctx: MACHINES["bochs-intel"].ready()),
-        *((f"selftests {mode.title}, both kernels", compare(mode, base[f"MODE_{cpu}_{name}"]))
+        *((f"selftests {mode.title}", compare(mode, base[f"MODE_{cpu}_{name}"]))
           for (cpu, name), mode in MODES.items()),
         ("guest", guest_runs),
         *([("arm64 tests", arm64_tests)] if "arm64" in base.words("ARCHS") else []),
         ("debug kernel builds", lambda ctx: ctx.image("", "debug") and None),
-        *((f"debug kernel's tests, {mode.title}", debug_tests(mode))
-          for mode in (MODES["amd", "npt0"], MODES["intel", "ept"])),
+        ("debug kernel's tests", debug_tests([MODES["amd", "npt0"], MODES["intel", "ept"]])),
     ]
 
 
