@@ -5,7 +5,7 @@
  *   compute the difference between the current and the new map
  *   apply it to the inactive set
  *   prepare
- *   ---- if a slot is deleted: hold the vCPUs, drop all mappings of such slots
+ *   ---- if mappings have to go: hold the vCPUs, drop these mappings
  *   swap the sets
  *   ---- release the vCPUs
  *   carry over the dirty logs of old slots; update the other set
@@ -19,7 +19,14 @@
  * the mappings of a slot through the active set, and so do MMU notifiers, which
  * must find a mapping for as long as it exists.
  *
- * vCPUs are held only for that and for the grace period.  Once they run on the
+ * A gfn that has the same host memory and access in both maps keeps its mapping,
+ * whatever happens to its slot.  If all gfns of the old map do, vCPUs run all the
+ * time, and it does not matter which of the maps they see: a fault that looks up
+ * its gfn in the old slot maps what is right in the new one, and is over by the
+ * end of the grace period.  Huge mappings that would cross the ends of new slots
+ * are up to the architecture.
+ *
+ * vCPUs are held only for the drop and for the grace period.  Once they run on the
  * new map, what they write is logged in its slots.  The old logs are merged into
  * that; nobody reads a log, or looks up a slot by its id, without
  * kvm->slots_lock.  Slots for which logging is enabled are write-protected after
@@ -34,25 +41,32 @@
 #include "memory_regions.h"
 
 /**
- * kvm_arch_flush_switched_memslots - drop all mappings of deleted slots
+ * kvm_arch_flush_memslot_ranges - drop all mappings of parts of slots
  * @kvm: the VM
- * @slots: the slots, valid and still in the active set
- * @nr: number of slots, at least one
+ * @ranges: parts of valid slots of the active set, in ascending order
+ * @nr: number of ranges, at least one
  *
- * Same as kvm_arch_flush_shadow_memslot() for each slot, but vCPUs are held.  An
- * architecture should override this if it can keep the mappings of other slots
- * then, or do something once for all slots.
+ * Same as kvm_arch_flush_shadow_memslot() for a slot like each range, but vCPUs
+ * are held.  An architecture should override this if its slots have arch data, or
+ * if it can keep other mappings then, or do something once for all ranges.
  *
  * Context: kvm->slots_lock held.  May sleep.
  */
-void __weak kvm_arch_flush_switched_memslots(struct kvm *kvm,
-					     struct kvm_memory_slot **slots,
-					     unsigned int nr)
+void __weak kvm_arch_flush_memslot_ranges(struct kvm *kvm,
+					  const struct kvm_memslot_range *ranges,
+					  unsigned int nr)
 {
+	struct kvm_memory_slot part;
 	unsigned int i;
 
-	for (i = 0; i < nr; i++)
-		kvm_arch_flush_shadow_memslot(kvm, slots[i]);
+	for (i = 0; i < nr; i++) {
+		part = *ranges[i].slot;
+		part.userspace_addr += (ranges[i].base_gfn - part.base_gfn) <<
+				       PAGE_SHIFT;
+		part.base_gfn = ranges[i].base_gfn;
+		part.npages = ranges[i].npages;
+		kvm_arch_flush_shadow_memslot(kvm, &part);
+	}
 }
 
 static enum kvm_mr_change
@@ -190,6 +204,7 @@ static void kvm_memslots_diff_free(struct kvm *kvm,
 
 	kvfree(diff->changed);
 	kvfree(diff->deleted);
+	kvfree(diff->gone);
 }
 
 /*
@@ -223,6 +238,10 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
 		else
 			kvm_commit_memory_region(kvm, change->old, change->new,
 						 kvm_memslot_change_kind(change));
+		if (change->relogged)
+			kvm_arch_commit_memory_region(kvm, change->relogged,
+						      change->new,
+						      KVM_MR_FLAGS_ONLY);
 	}
 	for (i = 0; i < diff->nr_deleted; i++) {
 		kvm_memslots_cond_resched(i);
@@ -240,14 +259,18 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
  *
  * On error, the map, the dirty logs and the generation are unchanged.
  *
- * Arch hooks are called with valid slots: prepare for each deleted slot, then for
- * each new slot; flush for each deleted slot; commit for each new slot, then for
- * each deleted slot.  The kind of change is KVM_MR_FLAGS_ONLY if only logging is enabled or
- * disabled, and KVM_MR_CREATE for all other new slots.  If only the id of a slot
- * changes, no hook is called for it.
+ * Arch hooks are called with valid slots: inherit for each two slots that have
+ * memory in common; prepare for each deleted slot, then for each new slot; flush
+ * for what is gone; commit for each new slot, then for each deleted slot.  The kind of change is
+ * KVM_MR_FLAGS_ONLY if only logging is enabled or disabled, and KVM_MR_CREATE for
+ * all other new slots.  If such a slot inherits mappings, and logging is enabled or
+ * disabled for some of them, commit is called twice: the second time as for
+ * KVM_MR_FLAGS_ONLY, with an old slot that differs in this.  If only the id of a
+ * slot changes, no hook is called for it.
  *
  * Context: kvm->slots_lock held.  Sleeps; waits once for readers of kvm->srcu.  If
- * a slot is deleted, waits until all vCPUs have left the gate.
+ * a gfn of the old map goes, or changes its memory or access, waits until all
+ * vCPUs have left the gate.
  * Return: 0; -EEXIST for a repeated id or overlapping slots; -EINVAL if there are
  * too many pages in total; -ENOMEM; -EINTR if the caller is being killed; or an
  * error of kvm_arch_prepare_memory_region(), or of the backing of a new slot.
@@ -276,12 +299,16 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 	if (r)
 		goto out_free;
 
+	r = kvm_memslots_diff_find_gone(kvm, &diff, slots, next);
+	if (r)
+		goto out_undo;
+
 	kvm_lock_slots_arch(kvm);
 	r = kvm_memslots_diff_prepare(kvm, slots, &diff);
 	if (r)
 		goto out_unlock;
 
-	if (diff.nr_deleted) {
+	if (diff.nr_gone) {
 		/* Let other tasks run now rather than with the vCPUs held. */
 		cond_resched();
 		waited = ktime_get();
@@ -294,21 +321,20 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 
 	r = kvm_memslots_diff_bind(kvm, &diff);
 	if (r) {
-		if (diff.nr_deleted)
+		if (diff.nr_gone)
 			kvm_vcpus_release(kvm);
 		goto out_unlock;
 	}
 
-	if (diff.nr_deleted) {
-		kvm_arch_flush_switched_memslots(kvm, diff.deleted,
-						 diff.nr_deleted);
+	if (diff.nr_gone) {
+		kvm_arch_flush_memslot_ranges(kvm, diff.gone, diff.nr_gone);
 		kvm_arch_guest_memory_reclaimed(kvm);
 	}
 
 	/* Drops the lock of the arch data. */
 	kvm_swap_active_memslots(kvm, as_id);
 
-	if (diff.nr_deleted) {
+	if (diff.nr_gone) {
 		kvm_vcpus_release(kvm);
 		held = ktime_sub(ktime_get(), held);
 	}
@@ -326,6 +352,7 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 out_unlock:
 	held = 0;
 	kvm_unlock_slots_arch(kvm);
+out_undo:
 	kvm_memslots_diff_undo(&diff, next);
 out_free:
 	kvm_memslots_diff_free(kvm, &diff, r);

@@ -27,11 +27,13 @@
  *	kvm_swap_active_memslots()	publish the inactive set, drop that lock,
  *					and wait for readers
  *	kvm_memslot_same_backing()	check whether a region has a slot's backing
- *	kvm_memslot_can_inherit()	check whether a slot can hand over its
- *					mappings
+ *	kvm_memslot_can_inherit()	check whether a slot can hand over mappings
+ *					to a new slot
  *	kvm_memslot_get_backing()	take a reference to the backing of a new slot
  *	kvm_memslot_bind_backing()	bind it
  *	kvm_memslot_put_backing()	put the reference
+ *	kvm_arch_memslot_inherit()	let a new slot take over mappings, if the
+ *					architecture can
  *	kvm_prepare_memory_region()	allocate bitmap and arch data of a slot
  *	kvm_commit_memory_region()	complete the change of a slot, free the old
  *	kvm_commit_memslot_id()		the same if only the id changes
@@ -53,10 +55,13 @@
  * @old: slot to replace, with the same pages at the same addresses, whose dirty
  *	 bitmap and arch data @new takes over; or NULL
  * @new: the new slot
+ * @relogged: if @new is created, a slot some of whose mappings it inherits, and
+ *	      that is logged while @new is not, or the other way round; or NULL
  */
 struct kvm_memslot_change {
 	struct kvm_memory_slot *old;
 	struct kvm_memory_slot *new;
+	struct kvm_memory_slot *relogged;
 };
 
 /**
@@ -69,6 +74,9 @@ struct kvm_memslot_change {
  * @nr_bound: number of those whose backing is bound
  * @nr_created: number of slots to create, i.e. without an old slot
  * @pages_created: number of pages in the slots to create
+ * @gone: the parts of slots to delete whose mappings no new slot inherits, in
+ *	  ascending order
+ * @nr_gone: number of these parts
  */
 struct kvm_memslots_diff {
 	struct kvm_memory_slot **deleted;
@@ -79,6 +87,8 @@ struct kvm_memslots_diff {
 	unsigned int nr_bound;
 	unsigned int nr_created;
 	u64 pages_created;
+	struct kvm_memslot_range *gone;
+	unsigned int nr_gone;
 };
 
 /* memory_regions_diff.c: the difference between two maps */
@@ -87,6 +97,9 @@ int kvm_memslots_diff(struct kvm *kvm, u16 as_id,
 		      struct kvm_memslots_diff *diff);
 int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 			    struct kvm_memslots *slots);
+int kvm_memslots_diff_find_gone(struct kvm *kvm, struct kvm_memslots_diff *diff,
+				struct kvm_memslots *active,
+				struct kvm_memslots *slots);
 void kvm_memslots_diff_follow(const struct kvm_memslots_diff *diff,
 			      struct kvm_memslots *slots,
 			      struct kvm_memslots *active);

@@ -7,7 +7,11 @@
  * replaced, and its metadata is handed over.  All other slots are deleted, and
  * all other regions are created.
  *
- * This file does not call arch hooks or wait for readers.
+ * A created slot inherits the mappings of the gfns that it has in common with a
+ * deleted one, if these have the same host memory and access in both, and the
+ * architecture can hand them over.  What is left of deleted slots is gone.
+ *
+ * This file does not wait for readers.
  */
 #include <linux/atomic.h>
 #include <linux/bitmap.h>
@@ -18,6 +22,31 @@
 #include <linux/swab.h>
 
 #include "memory_regions.h"
+
+/**
+ * kvm_arch_memslot_inherit - let a new slot take over mappings of an old one
+ * @kvm: the VM
+ * @old: a slot of the active set
+ * @new: a slot to create that overlaps @old; gfns of both have the same host
+ *	 memory and access in both
+ *
+ * Called any number of times, for each old slot that @new overlaps, until
+ * kvm_arch_prepare_memory_region() is called for @new; vCPUs run.  May initialize
+ * new->arch, for that hook to find; kvm_arch_free_memslot() undoes that.
+ *
+ * If the architecture keeps mappings that cross the ends of a slot, it must drop
+ * them by the time it commits @new.
+ *
+ * Context: kvm->slots_lock held.  May sleep.
+ * Return: true if mappings of gfns of both slots stay; then it must return true
+ * whenever it is called again.
+ */
+bool __weak kvm_arch_memslot_inherit(struct kvm *kvm,
+				     const struct kvm_memory_slot *old,
+				     struct kvm_memory_slot *new)
+{
+	return true;
+}
 
 static bool kvm_memslot_is_internal(const struct kvm_memory_slot *slot)
 {
@@ -33,6 +62,31 @@ static bool kvm_memslot_maps(const struct kvm_memory_slot *slot,
 	       slot->userspace_addr == (unsigned long)region->userspace_addr &&
 	       !((slot->flags ^ region->flags) & KVM_MEM_READONLY) &&
 	       kvm_memslot_same_backing(slot, region);
+}
+
+/* Get the common gfns of two slots; true if their host addresses are the same. */
+static bool kvm_memslots_common(const struct kvm_memory_slot *old,
+				const struct kvm_memory_slot *new,
+				gfn_t *start, gfn_t *end)
+{
+	*start = max(old->base_gfn, new->base_gfn);
+	*end = min(old->base_gfn + old->npages, new->base_gfn + new->npages);
+
+	return old->userspace_addr + ((*start - old->base_gfn) << PAGE_SHIFT) ==
+	       new->userspace_addr + ((*start - new->base_gfn) << PAGE_SHIFT);
+}
+
+/* Check whether @new inherits the mappings of the common gfns of two slots. */
+static bool kvm_memslot_inherits(struct kvm *kvm,
+				 const struct kvm_memory_slot *old,
+				 struct kvm_memory_slot *new,
+				 gfn_t *start, gfn_t *end)
+{
+	return kvm_memslots_common(old, new, start, end) &&
+	       !kvm_memslot_is_internal(old) &&
+	       !((old->flags ^ new->flags) & KVM_MEM_READONLY) &&
+	       kvm_memslot_can_inherit(kvm, old, new) &&
+	       kvm_arch_memslot_inherit(kvm, old, new);
 }
 
 /* Count the user slots, and return the highest id of one plus one. */
@@ -126,7 +180,7 @@ static int kvm_memslots_diff_add(struct kvm *kvm,
 	old = kvm_memslot_at_or_above(slots, new->base_gfn);
 	if (old && !kvm_memslot_is_internal(old) &&
 	    kvm_memslot_maps(old, region) &&
-	    kvm_memslot_can_inherit(kvm, old, region) &&
+	    kvm_memslot_can_inherit(kvm, old, new) &&
 	    !__test_and_set_bit(old->id, stays)) {
 		change->old = old;
 		new->arch = old->arch;
@@ -289,6 +343,100 @@ int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 	return 0;
 }
 
+static void kvm_memslots_diff_add_gone(struct kvm_memslots_diff *diff,
+				       struct kvm_memory_slot *old,
+				       gfn_t start, gfn_t end)
+{
+	if (start == end)
+		return;
+
+	diff->gone[diff->nr_gone++] = (struct kvm_memslot_range) {
+		.slot = old,
+		.base_gfn = start,
+		.npages = end - start,
+	};
+}
+
+/*
+ * Find a slot that is logged while the new one is not, or the other way round, and
+ * hands over mappings to it; or NULL.
+ */
+static struct kvm_memory_slot *
+kvm_memslot_find_relogged(struct kvm *kvm, struct kvm_memslots *slots,
+			  struct kvm_memory_slot *new)
+{
+	gfn_t start, end, new_end = new->base_gfn + new->npages;
+	struct kvm_memory_slot *old;
+
+	for (old = kvm_memslot_at_or_above(slots, new->base_gfn);
+	     old && old->base_gfn < new_end;
+	     old = kvm_memslot_next(slots, old)) {
+		if ((old->flags ^ new->flags) & KVM_MEM_LOG_DIRTY_PAGES &&
+		    kvm_memslot_inherits(kvm, old, new, &start, &end))
+			return old;
+	}
+	return NULL;
+}
+
+/**
+ * kvm_memslots_diff_find_gone - find the mappings that have to be dropped
+ * @kvm: the VM
+ * @diff: the difference
+ * @active: the active set
+ * @slots: the inactive set, with the difference applied
+ *
+ * New slots inherit all other mappings, so that on error, too, they have to be
+ * freed with kvm_free_memslot().  Those for which logging is enabled or disabled
+ * are found as well.
+ *
+ * Context: kvm->slots_lock held, and nobody reads @slots.  May sleep.
+ * Return: 0 or -ENOMEM.
+ */
+int kvm_memslots_diff_find_gone(struct kvm *kvm, struct kvm_memslots_diff *diff,
+				struct kvm_memslots *active,
+				struct kvm_memslots *slots)
+{
+	struct kvm_memslot_change *change;
+	unsigned int i;
+
+	if (!diff->nr_deleted)
+		return 0;
+
+	/* At most one before each new slot, and one at each end of an old one. */
+	diff->gone = kvcalloc(diff->nr_deleted + diff->nr_created,
+			      sizeof(*diff->gone), GFP_KERNEL_ACCOUNT);
+	if (!diff->gone)
+		return -ENOMEM;
+
+	for (i = 0; i < diff->nr_deleted; i++) {
+		struct kvm_memory_slot *old = diff->deleted[i], *new;
+		gfn_t gfn = old->base_gfn, old_end = gfn + old->npages;
+		gfn_t start, end;
+
+		kvm_memslots_cond_resched(i);
+		for (new = kvm_memslot_at_or_above(slots, gfn);
+		     new && new->base_gfn < old_end;
+		     new = kvm_memslot_next(slots, new)) {
+			if (!kvm_memslot_inherits(kvm, old, new, &start, &end))
+				continue;
+			kvm_memslots_diff_add_gone(diff, old, gfn, start);
+			gfn = end;
+		}
+		kvm_memslots_diff_add_gone(diff, old, gfn, old_end);
+	}
+
+	/* What new slots inherit does not become less. */
+	for (i = 0; i < diff->nr_changed; i++) {
+		kvm_memslots_cond_resched(i);
+		change = &diff->changed[i];
+		if (change->old)
+			continue;
+		change->relogged = kvm_memslot_find_relogged(kvm, active,
+							     change->new);
+	}
+	return 0;
+}
+
 /**
  * kvm_memslots_diff_follow - apply a difference to the formerly active set
  * @diff: the difference
@@ -325,18 +473,6 @@ void kvm_memslots_diff_undo(const struct kvm_memslots_diff *diff,
 			    struct kvm_memslots *slots)
 {
 	kvm_memslots_diff_undo_first(diff, diff->nr_changed, slots);
-}
-
-/* Get the common gfns of two slots; true if their host addresses are the same. */
-static bool kvm_memslots_common(const struct kvm_memory_slot *old,
-				const struct kvm_memory_slot *new,
-				gfn_t *start, gfn_t *end)
-{
-	*start = max(old->base_gfn, new->base_gfn);
-	*end = min(old->base_gfn + old->npages, new->base_gfn + new->npages);
-
-	return old->userspace_addr + ((*start - old->base_gfn) << PAGE_SHIFT) ==
-	       new->userspace_addr + ((*start - new->base_gfn) << PAGE_SHIFT);
 }
 
 /*

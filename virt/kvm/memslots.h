@@ -105,7 +105,7 @@ kvm_memslot_same_backing(const struct kvm_memory_slot *slot,
 
 static inline bool kvm_memslot_can_inherit(struct kvm *kvm,
 					   const struct kvm_memory_slot *old,
-					   const struct kvm_map_region *region)
+					   const struct kvm_memory_slot *new)
 {
 	return true;
 }

@@ -48,6 +48,23 @@ static void kvm_replace_memslot(struct kvm *kvm, struct kvm_memory_slot *old,
 }
 
 /**
+ * kvm_arch_publish_memslots - make a set the active one
+ * @kvm: the VM
+ * @as_id: the address space
+ * @slots: the set
+ *
+ * An architecture should override this if it has to move something from slots of
+ * the active set to those of @slots while nobody looks it up.
+ *
+ * Context: kvm->slots_lock held.
+ */
+void __weak kvm_arch_publish_memslots(struct kvm *kvm, int as_id,
+				      struct kvm_memslots *slots)
+{
+	rcu_assign_pointer(kvm->memslots[as_id], slots);
+}
+
+/**
  * kvm_swap_active_memslots - make the inactive set the active one
  * @kvm: the VM
  * @as_id: the address space
@@ -76,7 +93,7 @@ void kvm_swap_active_memslots(struct kvm *kvm, int as_id)
 	 */
 	next->last_used_slot = NULL;
 
-	rcu_assign_pointer(kvm->memslots[as_id], next);
+	kvm_arch_publish_memslots(kvm, as_id, next);
 	synchronize_srcu_expedited(&kvm->srcu);
 
 	/*

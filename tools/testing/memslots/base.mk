@@ -14,6 +14,7 @@ EXTRACTED := kvm_host.h kvm_main.h uvmem.h
 kvm_host.h := include/linux/kvm_host.h \
 	KVM_MEMSLOT_INVALID KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS \
 	KVM_MEM_MAX_NR_PAGES enum:kvm_mr_change kvm_dirty_bitmap_bytes \
+	struct:kvm_memslot_range \
 	kvm_dirty_log_manual_protect_and_init_set
 kvm_main.h := virt/kvm/kvm_main.c \
 	check_memory_region_flags kvm_check_memory_region \

@@ -307,6 +307,8 @@ unsigned int edit_line(struct vm *vm, int as_id, const unsigned char *line,
 			fprintf(stderr, ", hold fails");
 		if (vm->req.killed)
 			fprintf(stderr, ", killed");
+		if (vm->refuses)
+			fprintf(stderr, ", mappings go");
 		fprintf(stderr, "\n");
 		print(&asked);
 	}

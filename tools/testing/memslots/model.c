@@ -183,6 +183,7 @@ void model_request(struct vm *vm, const struct kvm_userspace_memory_region *mem,
 	struct map *map;
 
 	vm->nr_deleted = 0;
+	vm->nr_lost = 0;
 	req->r = -EINVAL;
 	req->change = KVM_MR_NONE;
 	if (!model_valid(mem, user))

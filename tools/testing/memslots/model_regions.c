@@ -157,6 +157,53 @@ static struct log *first_log(struct vm *vm, const struct map *map,
 	return log;
 }
 
+/*
+ * Which gfns of a slot that goes keep their mappings in a new one: those with the
+ * same memory and the same access.
+ */
+bool model_inherits(struct vm *vm, const struct map_slot *old,
+		    const struct coming *coming, gfn_t *start, gfn_t *end)
+{
+	const struct kvm_userspace_memory_region *region = coming->region;
+	const struct map_slot new = {
+		.base_gfn = region->guest_phys_addr / PAGE_SIZE,
+		.npages = region->memory_size / PAGE_SIZE,
+		.userspace_addr = region->userspace_addr,
+	};
+
+	*start = both(old, &new, end);
+	return *start < *end && coming->fate == CREATED && !vm->refuses &&
+	       !is_private(old) && hva_of(old, *start) == hva_of(&new, *start) &&
+	       same_flags(old->flags, region->flags, KVM_MEM_READONLY);
+}
+
+/* What keeps its mappings, and what loses them. */
+static void find_lost(struct vm *vm, const struct map *map)
+{
+	unsigned int i, j;
+	gfn_t start, end;
+
+	for (i = 0; i < map->nr; i++) {
+		const struct map_slot *old = &map->slots[i];
+		struct going *going = &vm->going[i];
+
+		if (!going->goes)
+			continue;
+		going->lost = old->npages;
+		for (j = 0; j < vm->nr_coming; j++) {
+			struct coming *coming = &vm->coming[j];
+
+			if (!model_inherits(vm, old, coming, &start, &end))
+				continue;
+			going->lost -= end - start;
+			if (!same_flags(old->flags, coming->region->flags,
+					KVM_MEM_LOG_DIRTY_PAGES))
+				coming->relogged = true;
+		}
+		vm->nr_lost += going->lost;
+	}
+}
+
 /* Nobody writes through the former map any more. */
 void model_carry(struct vm *vm)
 {
@@ -203,6 +250,7 @@ void model_regions(struct vm *vm,
 	vm->nr_changed = 0;
 	vm->nr_created = 0;
 	vm->nr_deleted = 0;
+	vm->nr_lost = 0;
 
 	req->change = KVM_MR_NONE;
 	req->as_id = all->as_id % KVM_ADDRESS_SPACE_NUM;
@@ -270,6 +318,7 @@ void model_regions(struct vm *vm,
 				  coming->fate == REFLAGGED;
 	}
 
+	find_lost(vm, map);
 	for (i = 0; i < vm->nr_going; i++)
 		vm->nr_deleted += vm->going[i].goes;
 	vm->nr_prepare += vm->nr_deleted;

@@ -120,6 +120,7 @@ static void run_edit(struct vm *vm, const unsigned char *line, bool verbose)
 	vm->req.prepare_after = failure & 7;
 	vm->req.hold_error = failure >> 4 == 2 ? -EINTR : 0;
 	vm->req.killed = (failure & ~8) == 16;
+	vm->refuses = failure >> 4 == 1 && failure & 1;
 
 	requests += edit_line(vm, script_field(line, SLOT) & 1, line, verbose);
 
@@ -128,6 +129,7 @@ static void run_edit(struct vm *vm, const unsigned char *line, bool verbose)
 	vm->req.prepare_after = 0;
 	vm->req.hold_error = 0;
 	vm->req.killed = false;
+	vm->refuses = false;
 }
 
 static void run_line(struct vm *vm, const unsigned char *line, bool verbose)

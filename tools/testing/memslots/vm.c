@@ -76,7 +76,7 @@ static void on_publish(struct srcu_struct *srcu, const void *p)
 	next = &vm->kvm.memslot_space[req->as_id].sets[!slots->node_idx];
 	check(p == next);
 	check(req->published == req->synchronized);
-	check(req->vcpus_held == !!vm->nr_deleted);
+	check(req->vcpus_held == !!vm->nr_lost);
 	generation = vm->generation[req->as_id] +
 		     req->published * KVM_ADDRESS_SPACE_NUM;
 	check(slots->generation == generation);
@@ -309,6 +309,8 @@ int kvm_arch_prepare_memory_region(struct kvm *kvm,
 		return req->prepare_error;
 
 	if (change == KVM_MR_CREATE || change == KVM_MR_MOVE) {
+		if (change == KVM_MR_CREATE && new->arch.spare[0])
+			vm->nr_heirs--;
 		new->arch = no_arch;
 		new->arch.base = kcalloc(1, sizeof(*new->arch.base),
 					 GFP_KERNEL_ACCOUNT);
@@ -384,6 +386,8 @@ void kvm_arch_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
 	check(!(slot->flags & KVM_MEMSLOT_INVALID));
 	if (current_vm && vm->ops->free && !vm->unchecked)
 		vm->ops->free(vm, slot);
+	if (slot->arch.spare[0])
+		vm->nr_heirs--;
 	/* it may not have been prepared */
 	if (!slot->arch.base && current_vm && !vm->req.published)
 		return;

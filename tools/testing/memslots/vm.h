@@ -61,7 +61,8 @@ struct coming {
 	struct kvm_memory_slot *old;
 	gfn_t *old_base;	/* that it hands on */
 	unsigned long *old_log;
-	unsigned int prepared, committed, traced;
+	bool relogged;		/* pages that it inherits are logged, or no more */
+	unsigned int prepared, committed, recommitted, traced;
 };
 
 /* A slot that there was. */
@@ -69,7 +70,10 @@ struct going {
 	struct kvm_memory_slot *slot;
 	int id;
 	bool goes;
-	unsigned int prepared, flushed, committed, traced, freed;
+	u64 lost;		/* pages whose mappings have to go */
+	gfn_t flushed_to;
+	u64 flushed;
+	unsigned int prepared, committed, traced, freed;
 };
 
 /* A request: what is to come of it, and what has been seen of it. */
@@ -164,6 +168,11 @@ struct vm {
 	struct going going[MAP_MAX];
 	unsigned int nr_coming, nr_going;
 	unsigned int nr_prepare, nr_commit, nr_changed, nr_created, nr_deleted;
+	u64 nr_lost;
+	/* The architecture cannot hand mappings over. */
+	bool refuses;
+	/* New slots that have been told to inherit, and nothing more. */
+	unsigned int nr_heirs;
 
 	/* Maps that are being edited, see edit.c. */
 	bool editing[KVM_ADDRESS_SPACE_NUM];
@@ -191,6 +200,8 @@ void model_done(struct vm *vm, int r);
 void model_regions(struct vm *vm,
 		   const struct kvm_userspace_memory_regions *all);
 void model_carry(struct vm *vm);
+bool model_inherits(struct vm *vm, const struct map_slot *old,
+		    const struct coming *coming, gfn_t *start, gfn_t *end);
 
 /* validate.c */
 void validate_set(struct vm *vm, int as_id, struct kvm_memslots *slots,

@@ -36,7 +36,7 @@ int __wrap_kvm_vcpus_hold(struct kvm *kvm)
 		return 0;
 
 	vm_note(vm, req->hold_error ? 'h' : 'H');
-	check(vm->nr_deleted);
+	check(vm->nr_lost);
 	check(!req->vcpus_held);
 	check_before(vm);
 	/* nobody but the vCPUs of threads.c goes through the gate */
@@ -105,6 +105,22 @@ static void check_old(const struct kvm_memory_slot *old)
 	check(*old->arch.base == old->base_gfn);
 }
 
+/* There is a page of both whose mappings stay. */
+static bool inherits(const struct kvm_memory_slot *old,
+		     const struct coming *coming)
+{
+	const struct map_slot slot = {
+		.base_gfn = old->base_gfn,
+		.npages = old->npages,
+		.userspace_addr = old->userspace_addr,
+		.flags = old->flags,
+		.id = old->id,
+	};
+	gfn_t start, end;
+
+	return model_inherits(current_vm, &slot, coming, &start, &end);
+}
+
 static void check_new(struct vm *vm, const struct kvm_memory_slot *new)
 {
 	const struct kvm_userspace_memory_region *region;
@@ -122,6 +138,15 @@ static void check_kind(const struct coming *coming,
 		       const struct kvm_memory_slot *old,
 		       enum kvm_mr_change change)
 {
+	if (coming->fate == CREATED && change == KVM_MR_FLAGS_ONLY) {
+		/* the second time */
+		check(coming->relogged && coming->committed);
+		check((old->flags ^ coming->region->flags) &
+		      KVM_MEM_LOG_DIRTY_PAGES);
+		check(inherits(old, coming));
+		check_old(old);
+		return;
+	}
 	check(old == coming->old);
 	if (coming->fate == CREATED) {
 		check(!old);
@@ -138,7 +163,6 @@ static void check_prepare(struct vm *vm, const struct kvm_memory_slot *old,
 			  const struct kvm_memory_slot *new,
 			  enum kvm_mr_change change)
 {
-	static const struct kvm_arch_memory_slot no_arch;
 	struct coming *coming;
 
 	check(!vm->req.vcpus_held);
@@ -155,23 +179,94 @@ static void check_prepare(struct vm *vm, const struct kvm_memory_slot *old,
 	check_new(vm, new);
 	check_kind(coming, old, change);
 	check(coming->fate != RENAMED);
-	check(!memcmp(&new->arch, old ? &old->arch : &no_arch,
-		      sizeof(new->arch)));
+	if (old)
+		check(!memcmp(&new->arch, &old->arch, sizeof(new->arch)));
+	else
+		check(!new->arch.base);
 	coming->prepared++;
 	check_before(vm);
 }
 
-/* Before anything is visible, while the slot is, and while no vCPU runs. */
-static void check_flush(struct vm *vm, const struct kvm_memory_slot *slot)
+/*
+ * Before anything is visible, while the slot is, and while no vCPU runs.  @part is
+ * what a part of the slot would be.
+ */
+static void check_flush(struct vm *vm, const struct kvm_memory_slot *part)
 {
-	struct going *going = going_of(vm, slot);
+	struct kvm_memory_slot *slot;
+	gfn_t start, end, part_end = part->base_gfn + part->npages;
+	struct going *going;
+	struct map_slot old;
+	unsigned int i;
 
 	check(vm->req.vcpus_held);
+	slot = kvm_memslot_at_or_above(active(vm), part->base_gfn);
+	going = going_of(vm, slot);
 	check(going->goes);
 	check_old(slot);
-	check(kvm_memslot_at_or_above(active(vm), slot->base_gfn) == slot);
-	going->flushed++;
+	check(part->id == slot->id && part->as_id == slot->as_id);
+	check(part->npages && part->base_gfn >= slot->base_gfn &&
+	      part_end <= slot->base_gfn + slot->npages);
+	check(part->userspace_addr == slot->userspace_addr +
+	      (unsigned long)(part->base_gfn - slot->base_gfn) * PAGE_SIZE);
+
+	/* each page once, and none that stays */
+	check(part->base_gfn >= going->flushed_to);
+	going->flushed_to = part_end;
+	old = (struct map_slot) {
+		.base_gfn = part->base_gfn,
+		.npages = part->npages,
+		.userspace_addr = part->userspace_addr,
+		.flags = part->flags,
+		.id = part->id,
+	};
+	for (i = 0; i < vm->nr_coming; i++)
+		check(!model_inherits(vm, &old, &vm->coming[i], &start, &end));
+	going->flushed += part->npages;
 	check_before(vm);
+}
+
+/*
+ * Called for two slots that have memory in common, before one of them is prepared
+ * and after.
+ */
+bool kvm_arch_memslot_inherit(struct kvm *kvm,
+			      const struct kvm_memory_slot *old,
+			      struct kvm_memory_slot *new)
+{
+	struct vm *vm = container_of(kvm, struct vm, kvm);
+	const struct map_slot slot = {
+		.base_gfn = old->base_gfn,
+		.npages = old->npages,
+		.userspace_addr = old->userspace_addr,
+		.flags = old->flags,
+		.id = old->id,
+	};
+	struct coming coming = { .fate = CREATED };
+	const struct kvm_userspace_memory_region region = {
+		.guest_phys_addr = new->base_gfn << PAGE_SHIFT,
+		.memory_size = (u64)new->npages << PAGE_SHIFT,
+		.userspace_addr = new->userspace_addr,
+		.flags = new->flags,
+	};
+	bool refuses = vm->refuses;
+	gfn_t start, end;
+
+	lockdep_assert_held(&kvm->slots_lock);
+	coming.region = &region;
+	vm->refuses = false;
+	check(model_inherits(vm, &slot, &coming, &start, &end));
+	vm->refuses = refuses;
+	check(*old->arch.base == old->base_gfn);
+	if (refuses)
+		return false;
+
+	/* nothing but kvm_arch_free_memslot() and prepare knows of this */
+	if (!new->arch.base && !new->arch.spare[0]) {
+		new->arch.spare[0] = vm;
+		vm->nr_heirs++;
+	}
+	return true;
 }
 
 static void check_commit(struct vm *vm, const struct kvm_memory_slot *old,
@@ -205,12 +300,15 @@ static void check_commit(struct vm *vm, const struct kvm_memory_slot *old,
 
 		/* what goes comes last */
 		check(first);
-		check_new(vm, new);
 		check_kind(coming, old, change);
+		check_new(vm, new);
 		check(coming->fate != RENAMED);
 		check(id_to_memslot(slots, new->id) == new);
 		check(kvm_memslot_at_or_above(slots, new->base_gfn) == new);
-		coming->committed++;
+		if (coming->committed)
+			coming->recommitted++;
+		else
+			coming->committed++;
 	}
 
 	/* All is done, in every set. */
@@ -296,7 +394,7 @@ void trace_kvm_set_memory_regions(u16 as_id, unsigned int nr,
 		check(changed == vm->nr_changed);
 		check(created == vm->nr_created);
 	}
-	check(!!held_ns == (!result && vm->nr_deleted));
+	check(!!held_ns == (!result && vm->nr_lost));
 	/* who gave up has waited, too */
 	check(!!waited_ns == (memchr(req->log, 'H', req->logged) ||
 			      memchr(req->log, 'h', req->logged)));
@@ -338,7 +436,7 @@ static int expected_result(struct vm *vm, unsigned int prepare_after,
 		return req->r;
 	if (req->prepare_error && vm->nr_prepare > prepare_after)
 		return req->prepare_error;
-	if (req->hold_error && vm->nr_deleted)
+	if (req->hold_error && vm->nr_lost)
 		return req->hold_error;
 	return 0;
 }
@@ -360,8 +458,8 @@ static void check_log(struct vm *vm, int r)
 	} else {
 		snprintf(log, sizeof(log), "%s%sASU%s%s%s",
 			 vm->nr_prepare ? "P" : "",
-			 vm->nr_deleted ? "HFR" : "",
-			 vm->nr_deleted ? "L" : "",
+			 vm->nr_lost ? "HFR" : "",
+			 vm->nr_lost ? "L" : "",
 			 vm->nr_commit ? "C" : "",
 			 vm->nr_deleted ? "X" : "");
 	}
@@ -381,7 +479,7 @@ static void check_slots(struct vm *vm, int r)
 		bool went = done && going->goes;
 
 		check(!done || going->prepared == went);
-		check(going->flushed == went);
+		check(going->flushed == (went ? going->lost : 0));
 		check(going->committed == went);
 		check(going->traced == went);
 		check(going->freed == went);
@@ -398,6 +496,7 @@ static void check_slots(struct vm *vm, int r)
 
 		check(coming->prepared == hooks);
 		check(coming->committed == hooks);
+		check(coming->recommitted == coming->relogged);
 		check(coming->traced == (coming->fate != KEPT));
 
 		slot = id_to_memslot(active(vm), coming->region->slot);
@@ -444,6 +543,7 @@ int vm_request_all(struct vm *vm,
 	check_log(vm, r);
 	check_slots(vm, r);
 	check(!req->vcpus_held);
+	check(!vm->nr_heirs);
 	check(!req->traced || req->traced_result == r);
 	/* what is not even tried is not traced */
 	check(req->traced == 1 || (r && r != -EEXIST && r != req->hold_error));

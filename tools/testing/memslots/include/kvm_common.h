@@ -55,9 +55,12 @@ void kvm_arch_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot);
 void kvm_arch_memslots_updated(struct kvm *kvm, u64 gen);
 void kvm_arch_flush_shadow_memslot(struct kvm *kvm,
 				   struct kvm_memory_slot *slot);
-void kvm_arch_flush_switched_memslots(struct kvm *kvm,
-				      struct kvm_memory_slot **slots,
-				      unsigned int nr);
+void kvm_arch_flush_memslot_ranges(struct kvm *kvm,
+				   const struct kvm_memslot_range *ranges,
+				   unsigned int nr);
+bool kvm_arch_memslot_inherit(struct kvm *kvm,
+			      const struct kvm_memory_slot *old,
+			      struct kvm_memory_slot *new);
 void kvm_arch_guest_memory_reclaimed(struct kvm *kvm);
 void trace_kvm_set_memory_regions(u16 as_id, unsigned int nr,
 				  unsigned int deleted, unsigned int changed,

@@ -12,16 +12,18 @@
 
 #define kvm_map_region kvm_userspace_memory_region2
 
-/* A dirty ring names a slot by its id. */
 static inline bool kvm_memslot_can_inherit(struct kvm *kvm,
 					   const struct kvm_memory_slot *old,
-					   const struct kvm_map_region *region)
+					   const struct kvm_memory_slot *new)
 {
 	/* Bound by the address of the slot, and unbound when it is freed. */
-	if (kvm_slot_has_gmem(old))
+	if (kvm_slot_has_gmem(old) || kvm_slot_has_gmem(new))
 		return false;
-	return old->id == region->slot || !kvm->dirty_ring_size ||
-	       !((old->flags | region->flags) & KVM_MEM_LOG_DIRTY_PAGES);
+
+	/* A dirty ring names a page by the id of its slot and its offset. */
+	return !kvm->dirty_ring_size ||
+	       !((old->flags | new->flags) & KVM_MEM_LOG_DIRTY_PAGES) ||
+	       (old->id == new->id && old->base_gfn == new->base_gfn);
 }
 
 static inline bool

@@ -16,6 +16,7 @@ kvm_types.h := include/linux/kvm_host.h \
 	KVM_MEM_MAX_NR_PAGES KVM_MEM_SLOTS_NUM KVM_USER_MEM_SLOTS \
 	struct:kvm_memory_slot kvm_slot_has_gmem kvm_dirty_bitmap_bytes \
 	struct:kvm_memslots struct:kvm_vcpu_gate struct:kvm_memslot_iter \
+	struct:kvm_memslot_range \
 	enum:kvm_mr_change
 kvm_host.h := include/linux/kvm_host.h \
 	kvm_dirty_log_manual_protect_and_init_set kvm_memslots_empty \
