@@ -187,6 +187,38 @@ static void nested_code(void)
 	GUEST_DONE();
 }
 
+/*
+ * Run L2 until it exits: 0, or 1 if it cannot be entered.  The library's functions
+ * may keep the registers of L2 in a variable that all vCPUs share.  Here L2 gets
+ * those of L1 instead: vmcall() tells the compiler that they change.
+ */
+int enter_l2(u64 resume, u64 host_rsp, u64 host_rip);
+asm("enter_l2:\n"
+	"	push %rbx\n"
+	"	push %rbp\n"
+	"	push %r12\n"
+	"	push %r13\n"
+	"	push %r14\n"
+	"	push %r15\n"
+	"	vmwrite %rsp, %rsi\n"
+	"	lea 3f(%rip), %rax\n"
+	"	vmwrite %rax, %rdx\n"
+	"	test %rdi, %rdi\n"
+	"	jnz 1f\n"
+	"	vmlaunch\n"
+	"	jmp 2f\n"
+	"1:	vmresume\n"
+	"2:	mov $1, %eax\n"
+	"	jmp 4f\n"
+	"3:	xor %eax, %eax\n"
+	"4:	pop %r15\n"
+	"	pop %r14\n"
+	"	pop %r13\n"
+	"	pop %r12\n"
+	"	pop %rbp\n"
+	"	pop %rbx\n"
+	"	ret\n");
+
 static void nesting_code(u64 v, struct vmx_pages *vmx)
 {
 	struct control *c = (void *)CONTROL;
@@ -208,7 +240,7 @@ static void nesting_code(u64 v, struct vmx_pages *vmx)
 	vmwrite(GUEST_RSP,
 		(uintptr_t)nested_stack[v] + sizeof(nested_stack[v]) - 8);
 
-	r = vmlaunch();
+	r = enter_l2(false, HOST_RSP, HOST_RIP);
 	for (;;) {
 		u64 reason = vmreadz(VM_EXIT_REASON);
 
@@ -217,7 +249,7 @@ static void nesting_code(u64 v, struct vmx_pages *vmx)
 		guest_step(c, v, &rnd);
 		vmwrite(GUEST_RIP, vmreadz(GUEST_RIP) +
 				   vmreadz(VM_EXIT_INSTRUCTION_LEN));
-		r = vmresume();
+		r = enter_l2(true, HOST_RSP, HOST_RIP);
 	}
 }
 #endif
