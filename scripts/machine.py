@@ -127,10 +127,10 @@ MACHINES = {
     "icount": Qemu("x86_64", ["qemu-system-x86_64", "-icount", "shift=1,sleep=off", *SVM, "-smp", "1", "-m", "4G"],
                    f"{X86} tsc_early_khz=1000000"),
     # A register that Bochs does not know reads as 0. On Intel it faults, as on a processor: else KVM lists some of AMD's as
-    # its own, and cannot set them. Linux counts on some: microcode version, PLATFORM_INFO, MPERF, APERF, MISC_ENABLE, DEBUGCTL,
-    # PERF_CAPABILITIES. AMD's that Linux counts on have numbers that cannot be given.
+    # its own, and cannot set them. Linux counts on some: PLATFORM_ID, microcode version, PLATFORM_INFO, MPERF, APERF,
+    # MISC_ENABLE, DEBUGCTL, PERF_CAPABILITIES. AMD's that Linux counts on have numbers that cannot be given.
     "bochs-amd": Bochs("ryzen"),
-    "bochs-intel": Bochs("corei7_skylake_x", {0x8b: 1, 0xce: 0, 0xe7: 0, 0xe8: 0, 0x1a0: 1, 0x1d9: 0, 0x345: 0}),
+    "bochs-intel": Bochs("corei7_skylake_x", {0x17: 0, 0x8b: 1, 0xce: 0, 0xe7: 0, 0xe8: 0, 0x1a0: 1, 0x1d9: 0, 0x345: 0}),
 }
 
 
