@@ -34,6 +34,7 @@ table() {
 	$1 == "processor" && $2 != "" && !said[$2]++ { print "processor: " $2 }
 	$1 == "kernel" { add("kernel", $2) }
 	$1 == "test" { add($2, sprintf("%s %.1f s", $3, $4)) }
+	$1 == "row" { add("  " $2, $3) }
 	$1 == "log" { add("kernel log", $2) }
 	$1 == "figure" && ($2 in what) { add("microseconds to", ""); add(what[$2], show($3)) }
 	END {
@@ -72,6 +73,7 @@ run_tests() {	# the file of tests
 		end=$(cut -d' ' -f1 /proc/uptime)
 		echo "test$tab$name$tab$verdict$tab$(awk "BEGIN { print $end - $begin }")"
 	done <"$1"
+	sed -n "s/^# table: \(.*\): \(.*\)/row$tab\1$tab\2/p" "$work/log"
 }
 
 figures() {
