@@ -38,7 +38,7 @@ fuzz()
 narrow()
 {
 	if ! [ -x "$O/m32/memslots" ]; then
-		echo "ok - 32-bit # SKIP no gcc -m32 with its libraries"
+		echo "ok - 32-bit # SKIP no gcc -m32 whose programs run here"
 		return
 	fi
 	run "$O/m32/memslots" "$@"
