@@ -64,6 +64,24 @@ static bool kvm_memslot_maps(const struct kvm_memory_slot *slot,
 	       kvm_memslot_same_backing(slot, region);
 }
 
+/*
+ * Find the slot of a set that has gfns in common with @slot, and comes after @last,
+ * or is the first one; or NULL.
+ */
+static struct kvm_memory_slot *
+kvm_memslot_next_common(struct kvm_memslots *slots,
+			struct kvm_memory_slot *last,
+			const struct kvm_memory_slot *slot)
+{
+	struct kvm_memory_slot *next;
+
+	next = last ? kvm_memslot_next(slots, last) :
+		      kvm_memslot_at_or_above(slots, slot->base_gfn);
+	if (next && next->base_gfn >= slot->base_gfn + slot->npages)
+		return NULL;
+	return next;
+}
+
 /* Get the common gfns of two slots; true if their host addresses are the same. */
 static bool kvm_memslots_common(const struct kvm_memory_slot *old,
 				const struct kvm_memory_slot *new,
@@ -365,12 +383,10 @@ static struct kvm_memory_slot *
 kvm_memslot_find_relogged(struct kvm *kvm, struct kvm_memslots *slots,
 			  struct kvm_memory_slot *new)
 {
-	gfn_t start, end, new_end = new->base_gfn + new->npages;
-	struct kvm_memory_slot *old;
+	struct kvm_memory_slot *old = NULL;
+	gfn_t start, end;
 
-	for (old = kvm_memslot_at_or_above(slots, new->base_gfn);
-	     old && old->base_gfn < new_end;
-	     old = kvm_memslot_next(slots, old)) {
+	while ((old = kvm_memslot_next_common(slots, old, new))) {
 		if ((old->flags ^ new->flags) & KVM_MEM_LOG_DIRTY_PAGES &&
 		    kvm_memslot_inherits(kvm, old, new, &start, &end))
 			return old;
@@ -409,20 +425,18 @@ int kvm_memslots_diff_find_gone(struct kvm *kvm, struct kvm_memslots_diff *diff,
 		return -ENOMEM;
 
 	for (i = 0; i < diff->nr_deleted; i++) {
-		struct kvm_memory_slot *old = diff->deleted[i], *new;
-		gfn_t gfn = old->base_gfn, old_end = gfn + old->npages;
-		gfn_t start, end;
+		struct kvm_memory_slot *old = diff->deleted[i], *new = NULL;
+		gfn_t gfn = old->base_gfn, start, end;
 
 		kvm_memslots_cond_resched(i);
-		for (new = kvm_memslot_at_or_above(slots, gfn);
-		     new && new->base_gfn < old_end;
-		     new = kvm_memslot_next(slots, new)) {
+		while ((new = kvm_memslot_next_common(slots, new, old))) {
 			if (!kvm_memslot_inherits(kvm, old, new, &start, &end))
 				continue;
 			kvm_memslots_diff_add_gone(diff, old, gfn, start);
 			gfn = end;
 		}
-		kvm_memslots_diff_add_gone(diff, old, gfn, old_end);
+		kvm_memslots_diff_add_gone(diff, old, gfn,
+					   old->base_gfn + old->npages);
 	}
 
 	/* What new slots inherit does not become less. */
@@ -542,12 +556,10 @@ static void kvm_memslot_merge_log(unsigned long *to, unsigned long to_bit,
 void kvm_memslot_start_log(struct kvm_memslots *slots,
 			   struct kvm_memory_slot *new)
 {
-	gfn_t start, end, new_end = new->base_gfn + new->npages;
-	struct kvm_memory_slot *old;
+	struct kvm_memory_slot *old = NULL;
+	gfn_t start, end;
 
-	for (old = kvm_memslot_at_or_above(slots, new->base_gfn);
-	     old && old->base_gfn < new_end;
-	     old = kvm_memslot_next(slots, old)) {
+	while ((old = kvm_memslot_next_common(slots, old, new))) {
 		bool moved = !kvm_memslots_common(old, new, &start, &end);
 
 		if (moved || old->dirty_bitmap)
@@ -572,12 +584,10 @@ void kvm_memslot_start_log(struct kvm_memslots *slots,
 void kvm_memslot_carry_log(struct kvm_memslots *slots,
 			   struct kvm_memory_slot *new)
 {
-	gfn_t start, end, new_end = new->base_gfn + new->npages;
-	struct kvm_memory_slot *old;
+	struct kvm_memory_slot *old = NULL;
+	gfn_t start, end;
 
-	for (old = kvm_memslot_at_or_above(slots, new->base_gfn);
-	     old && old->base_gfn < new_end;
-	     old = kvm_memslot_next(slots, old)) {
+	while ((old = kvm_memslot_next_common(slots, old, new))) {
 		if (kvm_memslots_common(old, new, &start, &end) &&
 		    old->dirty_bitmap)
 			kvm_memslot_merge_log(new->dirty_bitmap,
