@@ -105,17 +105,23 @@ static void check_old(const struct kvm_memory_slot *old)
 	check(*old->arch.base == old->base_gfn);
 }
 
+/* A slot as the model has it, without its log. */
+static struct map_slot model_of(const struct kvm_memory_slot *slot)
+{
+	return (struct map_slot) {
+		.base_gfn = slot->base_gfn,
+		.npages = slot->npages,
+		.userspace_addr = slot->userspace_addr,
+		.flags = slot->flags,
+		.id = slot->id,
+	};
+}
+
 /* There is a page of both whose mappings stay. */
 static bool inherits(const struct kvm_memory_slot *old,
 		     const struct coming *coming)
 {
-	const struct map_slot slot = {
-		.base_gfn = old->base_gfn,
-		.npages = old->npages,
-		.userspace_addr = old->userspace_addr,
-		.flags = old->flags,
-		.id = old->id,
-	};
+	const struct map_slot slot = model_of(old);
 	gfn_t start, end;
 
 	return model_inherits(current_vm, &slot, coming, &start, &end);
@@ -195,8 +201,8 @@ static void check_flush(struct vm *vm, const struct kvm_memory_slot *part)
 {
 	struct kvm_memory_slot *slot;
 	gfn_t start, end, part_end = part->base_gfn + part->npages;
+	const struct map_slot old = model_of(part);
 	struct going *going;
-	struct map_slot old;
 	unsigned int i;
 
 	check(vm->req.vcpus_held);
@@ -213,13 +219,6 @@ static void check_flush(struct vm *vm, const struct kvm_memory_slot *part)
 	/* each page once, and none that stays */
 	check(part->base_gfn >= going->flushed_to);
 	going->flushed_to = part_end;
-	old = (struct map_slot) {
-		.base_gfn = part->base_gfn,
-		.npages = part->npages,
-		.userspace_addr = part->userspace_addr,
-		.flags = part->flags,
-		.id = part->id,
-	};
 	for (i = 0; i < vm->nr_coming; i++)
 		check(!model_inherits(vm, &old, &vm->coming[i], &start, &end));
 	going->flushed += part->npages;
@@ -235,13 +234,7 @@ bool kvm_arch_memslot_inherit(struct kvm *kvm,
 			      struct kvm_memory_slot *new)
 {
 	struct vm *vm = container_of(kvm, struct vm, kvm);
-	const struct map_slot slot = {
-		.base_gfn = old->base_gfn,
-		.npages = old->npages,
-		.userspace_addr = old->userspace_addr,
-		.flags = old->flags,
-		.id = old->id,
-	};
+	const struct map_slot slot = model_of(old);
 	struct coming coming = { .fate = CREATED };
 	const struct kvm_userspace_memory_region region = {
 		.guest_phys_addr = new->base_gfn << PAGE_SHIFT,
