@@ -63,7 +63,6 @@ static struct control *control;
 static size_t page_size;
 static unsigned long nr_pages;		/* of the window */
 static unsigned char *memory[2];
-static bool shadow_paging;
 static unsigned int rotation;
 
 /* What the pages of the window have: memory + 1, and access. */
@@ -210,7 +209,7 @@ static void check(const char *what, bool write, const struct segment *segs,
 		lost += before[page] && before[page] != now[page];
 	}
 	/* If anything goes, all shadow pages do. */
-	if (shadow_paging && lost)
+	if (lost && shadow_paging())
 		faults = 0;
 	ksft_test_result(!faults && !new == !found && !lost == !held,
 			 "%s: %lu faults in %lu pages that stay, %lu in %lu new ones, vCPUs %s\n",
@@ -386,19 +385,9 @@ static void check_huge_pages(void)
 	held = read_trace();
 	n = faults_in(2 * huge, 3 * huge);
 	ksft_test_result(held && n &&
-			 (shadow_paging || faults_in(0, nr_pages) == n),
+			 (shadow_paging() || faults_in(0, nr_pages) == n),
 			 "hole inside of a huge page: %lu faults there, %lu in all\n",
 			 n, faults_in(0, nr_pages));
-}
-
-static bool param_is_off(const char *path)
-{
-	FILE *file = fopen(path, "r");
-	int c = file ? fgetc(file) : 0;
-
-	if (file)
-		fclose(file);
-	return c == 'N' || c == '0';
 }
 
 int main(int argc, char **argv)
@@ -435,8 +424,6 @@ int main(int argc, char **argv)
 	if (!nr || write_file(TRACING "events/kvm/kvm_set_memory_regions/enable",
 			      "1"))
 		ksft_exit_skip("no event tracing\n");
-	shadow_paging = param_is_off("/sys/module/kvm_amd/parameters/npt") ||
-			param_is_off("/sys/module/kvm_intel/parameters/ept");
 
 	page_size = getpagesize();
 	init(false, (mib << 20) / page_size, "small pages");

@@ -421,28 +421,6 @@ static void wait_rounds(struct control *c, int nr)
 		usleep(1000);
 }
 
-/* With shadow paging, KVM drops all mappings rather than those of a slot. */
-static bool shadow_paging(void)
-{
-	const char * const params[] = {
-		"/sys/module/kvm_intel/parameters/ept",
-		"/sys/module/kvm_amd/parameters/npt",
-	};
-	bool shadow = false;
-	FILE *file;
-	int c, i;
-
-	for (i = 0; i < ARRAY_SIZE(params); i++) {
-		file = fopen(params[i], "r");
-		if (!file)
-			continue;
-		c = fgetc(file);
-		shadow = c == 'N' || c == '0';
-		fclose(file);
-	}
-	return shadow;
-}
-
 /* Measure the scheduling latency of another thread. */
 static bool waiter_stop;
 static int waiter_rounds, nr_waits;

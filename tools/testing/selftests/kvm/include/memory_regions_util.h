@@ -105,6 +105,24 @@ static inline int write_file(const char *path, const char *text)
 	return r;
 }
 
+/* Check for a boolean parameter of a module that is there, and off. */
+static inline bool param_is_off(const char *path)
+{
+	FILE *file = fopen(path, "r");
+	int c = file ? fgetc(file) : 0;
+
+	if (file)
+		fclose(file);
+	return c == 'N' || c == '0';
+}
+
+/* With shadow paging, KVM drops all mappings rather than those of a slot. */
+static inline bool shadow_paging(void)
+{
+	return param_is_off("/sys/module/kvm_amd/parameters/npt") ||
+	       param_is_off("/sys/module/kvm_intel/parameters/ept");
+}
+
 static inline u64 now_ns(void)
 {
 	struct timespec ts;
