@@ -20,13 +20,14 @@ import os
 import re
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import qemu
 from boot import SPLAT, boot, tests_of
-from kernel import ARCHS, Arch, Variant, build, fragment, new_warnings, selftests
+from kernel import ARCHS, Arch, Variant, build, fragment, new_warnings, selftests, source
 from machine import MACHINES, MODES
 from tree import materialise, read_series
-from workshop import OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, remove, stage, table, took, write
+from workshop import NPROC, OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, remove, stage, table, took, write
 
 EXTRA = ("linked", "strict")        # kinds of cells of only the pristine kernel and the last step
 # What is not compiled. Of arch/, only the architecture's own directory is; arm64 uses files of arm.
@@ -155,6 +156,51 @@ class Compiled(Cell):
                  for path in (self.dir / name).rglob(pattern)]
         objects = " ".join([self.arch.target, *(read(path).partition("\n")[0] for path in lists)])
         return sorted({os.path.normpath(name) + ".c" for name in re.findall(r"(\S+)\.o\b", objects)})
+
+
+class Parsed(Compiled):
+    """A step of which only the files that it changes are compiled; what includes them is parsed, for errors and warnings."""
+
+    kind = "parsed"
+
+    def __init__(self, base, commits, step, arch):
+        super().__init__(base, commits, step, arch, "-parsed")
+        self.src = self.base.out / "src"
+
+    def commands(self, touched):
+        """The commands for the C files that TOUCHED, a set of paths, affects, as kbuild wrote them down."""
+        for path in (path for name in self.kvm() for path in (self.dir / name).rglob(".*.o.cmd")):
+            text = read(path)
+            found = re.match(r"(?:saved)?cmd_\S+ := (.+? -c -o \S+ (\S+\.c))(?: ;|$)", text, re.M)
+            # The last run's own list of what it read is newer.
+            listed = path.with_suffix(".d")
+            files = re.findall(r"[^\s:\\]+", read(listed) if listed.exists() else text)
+            read_too = {os.path.relpath(self.dir / name, self.src) for name in files if name.endswith((".c", ".h"))}
+            if found and read_too & touched:
+                whole = os.path.relpath(self.dir / found[2], self.src) in touched
+                yield found[1] if whole else f"{found[1]} -fsyntax-only"
+
+    def work(self, before):
+        seen = self.dir / "parsed"      # the commit whose files were compiled or parsed last
+        touched = set(git(self.base.tree, "diff", "--name-only", "--no-renames", read(seen), self.commit).split()
+                      if self.finished() and seen.exists() else ["Makefile"])
+        seen.unlink(missing_ok=True)
+        if any(re.search(r"(^|/)(Makefile|Kbuild|Kconfig)[^/]*$", path) for path in touched if not path.startswith(("tools/", "samples/"))):
+            result = super().work(before)
+        else:
+            with lock(self.base.out / "build.lock"), ThreadPoolExecutor(int(NPROC)) as pool:
+                source(self.base, self.commit)
+                runs = list(pool.map(lambda command: subprocess.run(command, shell=True, cwd=self.dir, text=True,
+                                                                    capture_output=True), self.commands(touched)))
+            log = OUT / "log" / self.log()
+            write(log, "".join(f"{run.args}\n{run.stderr}" for run in runs))
+            if any(run.returncode for run in runs):
+                raise Failure(f"{self.head()}: compiling failed", log)
+            said = [line.replace(f"{self.src}/", "") for run in runs for line in run.stderr.splitlines() if "warning:" in line]
+            new = new_warnings(said, before()) if said else []
+            result = {"verdict": "WARN" if new else "ok", "detail": "; ".join(new)}
+        write(seen, self.commit)
+        return result
 
 
 class Link(Compiled):

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import qemu
 import test_workshop
-from build_each import TARGETS, Compiled, Strict, done, do
+from build_each import TARGETS, Compiled, Parsed, Strict, done, do
 from boot import Test, boot, guest, retried, tests_of
 from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
@@ -312,7 +312,7 @@ def every_step(name):
         last = len(ctx.commits) - 1
         for step in range(1, last + 1):
             ctx.progress(f"(step {step} of {last})")
-            good(ctx, Compiled(ctx.base, ctx.commits, step, TARGETS[name]))
+            good(ctx, Parsed(ctx.base, ctx.commits, step, TARGETS[name]))
     return item
 
 
