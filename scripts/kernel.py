@@ -74,6 +74,11 @@ class Variant:
         """The fragments all of whose options must take effect."""
         return self.fragments()
 
+    def variables(self):
+        """More words for make: variables that no option sets."""
+        path = TOP / "configs" / f"{self.config}.make"
+        return [line for line in read(path).splitlines() if not line.startswith("#")] if path.exists() else []
+
     def sources(self):
         """What identifies all compiled files."""
         return git(self.base.tree, "rev-parse", self.commit + "^{tree}")
@@ -82,7 +87,7 @@ class Variant:
         return f"{self.base.name}/build-{self.dir.name}"
 
     def stamp(self):
-        return digest(self.sources(), self.fragments(), compiler(self.arch))
+        return digest(self.sources(), self.fragments(), compiler(self.arch), *self.variables())
 
 
 def wanted_step(commits, series=None):
@@ -165,7 +170,7 @@ def build(variant):
         log = variant.log()
         run([*make, variant.preset], log, f"configuring {variant.title} failed", env=env)
         check_config(variant, variant.demanded())
-        path = run([*make, *arch.target.split()], log, f"building {variant.title} failed", env=env, append=True)
+        path = run([*make, *arch.target.split(), *variant.variables()], log, f"building {variant.title} failed", env=env, append=True)
         # Keep a warning until its file is compiled again.
         said = read(path)
         compiled = set(re.findall(r"^  CC +(?:\[M\] +)?(\S+)\.o$", said, re.M))
