@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make check [BASE=v5.10]      with BASE, that one alone; without, also the others in brief
+usage: make check [BASE=v5.10] [MINUTES=65]     with BASE, that one alone; without, also the others in brief
        scripts/check.py PART...     only the items whose name contains one of PART
 
 The test suite. Prints an item a line as it goes, ends with "N passed, N failed, N skipped". Results with times and
 details are in out/check/results.json, logs under out/log. A selftest that does not pass on the patched kernel is run on
 the pristine one: what passes there must pass with the series; what needs other hardware is skipped on both. What fails
 is run again in a fresh boot, twice at most, and passes if it passes then; that is reported. patches/BASE/tests says
-which tests must pass, and where they are run. A base whose source the archive lacks is skipped.
+which tests must pass, and where they are run. A base whose source the archive lacks is skipped. So is, with MINUTES, each
+item that would start later than that: for machines that are ended after a time, and can be slow.
 """
 
 import json
@@ -25,8 +26,8 @@ from lint import lint
 from machine import MACHINES, MODES
 from series import apply_mails, export, new_files, refresh
 from tree import materialise, read_series
-from workshop import (OUT, TOP, VARS, Base, Failure, Unavailable, bases, git, lock, main, note, pretty, read, remove,
-                      run, stage, stage_dir, took, write)
+from workshop import (OUT, TOP, VARS, Base, Failure, Unavailable, bases, git, lock, main, minutes_of, note, pretty, read,
+                      remove, run, stage, stage_dir, took, write)
 
 
 class Context:
@@ -456,13 +457,15 @@ def run_item(name, function, ctx):
         return [(name, "FAIL", time.monotonic() - start, f"{failure}{log}")]
 
 
-def suite(items, parts, where):
-    """Run the ITEMS whose names contain one of PARTS (default: all); results go to out/WHERE. Returns the exit code."""
+def suite(items, parts, where, minutes=0):
+    """Run the ITEMS whose names contain one of PARTS (default: all), those that start in MINUTES; results go to out/WHERE.
+    Returns the exit code."""
     names = ", ".join(name for name, _ in items)
     items = [(name, function) for name, function in items if not parts or any(part in name for part in parts)]
     if not items:
         raise Failure(f"no item has {' or '.join(parts)} in its name: {names}")
     start = time.monotonic()
+    end = minutes and start + 60 * minutes
     base = Base()
     stage.plan(2 + len(items))
     remove(OUT / where)
@@ -471,10 +474,12 @@ def suite(items, parts, where):
     for name, function in items:
         with stage(name) as st:
             ctx.stage = st
-            new = run_item(name, function, ctx)
+            late = end and time.monotonic() > end
+            new = [(name, "SKIP", 0.0, "no time left")] if late else run_item(name, function, ctx)
             bad = [result for result in new if result[1] != "PASS" and result[1] != "SKIP"]
             passed = sum(result[1] == "PASS" for result in new)
-            st.note = " ok" if not bad and len(new) == 1 else f" {passed} of {len(new)} passed"
+            st.note = " skipped: no time left" if late else \
+                " ok" if not bad and len(new) == 1 else f" {passed} of {len(new)} passed"
             st.note += f", {took(time.monotonic() - start)} in all"
         for text in ctx.notes:
             note(f"    {text}")
@@ -487,7 +492,7 @@ def suite(items, parts, where):
     skipped = [result[0] for result in results if result[1] == "SKIP"]
     failed = [result for result in results if result[1] not in ("PASS", "SKIP")]
     if skipped:
-        note(f"skipped (the emulated machine or the archive lacks what they need): {', '.join(skipped)}")
+        note(f"skipped (the emulated machine or the archive lacks what they need, or no time left): {', '.join(skipped)}")
     for name, verdict, _, detail in failed:
         note(f"{verdict} {name}: {detail}")
     note(f"details: {pretty(OUT / where / 'results.json')}, {took(time.monotonic() - start)}")
@@ -496,7 +501,7 @@ def suite(items, parts, where):
 
 
 def command(*parts):
-    return suite(items(), parts, "check")
+    return suite(items(), parts, "check", VARS["MINUTES"] and minutes_of(""))
 
 
 if __name__ == "__main__":

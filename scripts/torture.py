@@ -18,7 +18,7 @@ from boot import boot, guest
 from check import clean_log, harness, suite
 from machine import MODES
 from tree import read_series
-from workshop import OUT, VARS, Failure, main, note, pretty, read, write
+from workshop import OUT, VARS, Failure, main, minutes_of, note, pretty, read, write
 
 # A busy host stalls the emulated CPUs for long.
 PATIENT = "rcupdate.rcu_cpu_stall_timeout=200"
@@ -118,10 +118,7 @@ def guests(series, name, rounds):
 
 
 def command(*parts):
-    default = "5" if parts == ("fuzz",) else "30"
-    if not re.fullmatch(r"[1-9]\d*", VARS["MINUTES"] or default):
-        raise Failure(f"MINUTES={VARS['MINUTES']} is no number of minutes")
-    minutes = int(VARS["MINUTES"] or default)
+    minutes = minutes_of("5" if parts == ("fuzz",) else "30")
     second = 2 * minutes    # scales a minute of the default half an hour
     fuzz = 60 * minutes if parts == ("fuzz",) else 3 * second
     items = [

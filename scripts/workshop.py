@@ -7,6 +7,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -56,6 +57,14 @@ def choice(name, allowed, default):
     if value not in allowed:
         raise Failure(f"{name}={value} is unknown: use one of {', '.join(x or '(empty)' for x in allowed)}")
     return value
+
+
+def minutes_of(default):
+    """The make variable MINUTES as a number."""
+    value = VARS["MINUTES"] or default
+    if not re.fullmatch(r"[1-9]\d*", value):
+        raise Failure(f"MINUTES={value} is no number of minutes")
+    return int(value)
 
 
 def facts(path):
