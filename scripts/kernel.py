@@ -21,6 +21,8 @@ from tree import materialise
 from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, choice, digest, git, install, lock, main, note, pretty, read, remove,
                       run, stage, write)
 
+# Without depend mode, what is not in the cache is preprocessed twice, which takes a quarter of the time.
+CCACHE = {"PATH": f"/usr/lib/ccache:{os.environ['PATH']}", "CCACHE_DIR": str(OUT / "ccache"), "CCACHE_DEPEND": "1"}
 CONFIGS = ("", "debug", "kcsan", "bundle")
 
 
@@ -164,7 +166,7 @@ def build(variant):
         seed(variant)
         env = {"KBUILD_BUILD_TIMESTAMP": "2020-12-13", "KBUILD_BUILD_USER": "workshop",
                "KBUILD_BUILD_HOST": "workshop", "KCONFIG_ALLCONFIG": str(variant.dir / "workshop.config"),
-               "PATH": f"/usr/lib/ccache:{os.environ['PATH']}", "CCACHE_DIR": str(OUT / "ccache")}
+               **CCACHE}
         write(variant.dir / "workshop.config", fragments)
         make = [*make_args(arch, src), f"O={variant.dir}", f"LOCALVERSION=-{variant.name}"]
         log = variant.log()

@@ -11,7 +11,7 @@ after the Nth step. meson comes from the suite that patches/BASE/base names, and
 import os
 from contextlib import nullcontext
 
-from kernel import source, wanted_step
+from kernel import CCACHE, source, wanted_step
 from source import fetch
 from tree import materialise
 from workshop import NPROC, OUT, Base, bases, digest, git, install, lock, main, pretty, read, run, stage, write
@@ -56,7 +56,7 @@ def build(base, each=None):
         src, log, python = source(base, commits[step]), f"{base.name}/build", meson(base)
         where.mkdir(parents=True, exist_ok=True)
         done.unlink(missing_ok=True)
-        env = {"PYTHONPATH": str(python), "PATH": f"/usr/lib/ccache:{os.environ['PATH']}", "CCACHE_DIR": str(OUT / "ccache")}
+        env = {"PYTHONPATH": str(python), **CCACHE}
         if not (where / "build.ninja").exists():
             run([src / "configure", "--python=/usr/bin/python3", *base.words("CONFIGURE")], log, "configuring QEMU failed",
                 cwd=where, env=env)
