@@ -11,6 +11,7 @@ help:
 #: make torture [MINUTES=30]         stress, failing allocations, data races, fuzzing and guests, for that long
 #: make fuzz [MINUTES=5]             libFuzzer on the memslots in user space
 #: make build-each [STEPS=8-10]      compile each step for each architecture [ARCHS="s390 ppc64"], and boot it [LINK=1]
+#:                                  [QUICK=1: what the step changes, and parse what includes it]
 #:
 #: make bench [PEERS=6.1]            what operations cost over the number of slots: table, JSON, plots
 #: make bench-native                 the container alone, on this machine's processor

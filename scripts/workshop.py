@@ -25,7 +25,7 @@ for _name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS
     os.environ.pop(_name, None)
 VARS = {name: os.environ.pop(name, "") for name in
         ("BASE", "SERIES", "CONFIG", "ARCH", "TESTS", "APPEND", "CPU", "MODE", "EMULATOR", "FORCE", "LINUX", "LINUX_SRC",
-         "QEMU", "QEMU_SRC", "ATOMIC", "MACHINE", "STEPS", "ARCHS", "LINK", "ROUNDS", "MINUTES", "PEERS", "SLOTS",
+         "QEMU", "QEMU_SRC", "ATOMIC", "MACHINE", "STEPS", "ARCHS", "LINK", "QUICK", "ROUNDS", "MINUTES", "PEERS", "SLOTS",
          "LIMIT", "GAP", "TRUST")}
 os.environ.update(LC_ALL="C.UTF-8", GIT_TERMINAL_PROMPT="0")
 for _name in [n for n in os.environ if n.startswith("GIT_") and n.split("_")[1] in
