@@ -183,25 +183,38 @@ class Parsed(Compiled):
 
     def work(self, before):
         seen = self.dir / "parsed"      # the commit whose files were compiled or parsed last
-        touched = set(git(self.base.tree, "diff", "--name-only", "--no-renames", read(seen), self.commit).split()
-                      if self.finished() and seen.exists() else ["Makefile"])
-        seen.unlink(missing_ok=True)
-        if any(re.search(r"(^|/)(Makefile|Kbuild|Kconfig)[^/]*$", path) for path in touched if not path.startswith(("tools/", "samples/"))):
+        if not (self.finished() and seen.exists()):
             result = super().work(before)
-        else:
-            with lock(self.base.out / "build.lock"), ThreadPoolExecutor(int(NPROC)) as pool:
-                source(self.base, self.commit)
-                runs = list(pool.map(lambda command: subprocess.run(command, shell=True, cwd=self.dir, text=True,
-                                                                    capture_output=True), self.commands(touched)))
-            log = OUT / "log" / self.log()
-            write(log, "".join(f"{run.args}\n{run.stderr}" for run in runs))
-            if any(run.returncode for run in runs):
-                raise Failure(f"{self.head()}: compiling failed", log)
-            said = [line.replace(f"{self.src}/", "") for run in runs for line in run.stderr.splitlines() if "warning:" in line]
-            new = new_warnings(said, before()) if said else []
-            result = {"verdict": "WARN" if new else "ok", "detail": "; ".join(new), "compiled": self.compiled()}
+            write(seen, self.commit)
+            return result
+        touched = set(git(self.base.tree, "diff", "--name-only", "--no-renames", read(seen), self.commit).split())
+        seen.unlink()
+        said = []
+        if any(re.search(r"^(virt|arch)/(.*/)?(Makefile|Kbuild|Kconfig)[^/]*$", path) for path in touched):
+            # kbuild has to say how the files that are new are compiled.
+            own = f"{self.own()[0]}/kvm"
+            objects = [f"{own}/../../../{path[:-2]}.o" if path.startswith("virt/") else f"{path[:-2]}.o" for path in touched
+                       if path.endswith(".c") and path.startswith(("virt/kvm/", own)) and self.has(path)]
+            whole, self.arch = self.arch, Arch(self.arch.name, self.arch.cross, f"KBUILD_MODULES=1 {' '.join(objects) or 'prepare'}",
+                                               self.arch.image, "", self.arch.kernel)
+            build(self)
+            self.arch, said = whole, self.warnings()
+        with lock(self.base.out / "build.lock"), ThreadPoolExecutor(int(NPROC)) as pool:
+            source(self.base, self.commit)
+            runs = list(pool.map(lambda command: subprocess.run(command, shell=True, cwd=self.dir, text=True,
+                                                                capture_output=True), self.commands(touched)))
+        log = OUT / "log" / self.log()
+        write(log, "".join(f"{run.args}\n{run.stderr}" for run in runs))
+        if any(run.returncode for run in runs):
+            raise Failure(f"{self.head()}: compiling failed", log)
+        said += [line.replace(f"{self.src}/", "") for run in runs for line in run.stderr.splitlines() if "warning:" in line]
+        new = new_warnings(said, before()) if said else []
         write(seen, self.commit)
-        return result
+        return {"verdict": "WARN" if new else "ok", "detail": "; ".join(new), "compiled": self.compiled()}
+
+    def has(self, path):
+        """Whether the step has a file PATH."""
+        return bool(git(self.base.tree, "ls-tree", "--name-only", self.commit, path))
 
 
 class Link(Compiled):
