@@ -47,8 +47,9 @@ SPLAT = re.compile(
     r"|suspicious RCU|possible recursive|possible circular|inconsistent lock|self-detected stall|blocked for more than"
     r"|unreferenced object|refcount_t: |corruption|sleeping function|Call Trace:|nobody cared|page allocation failure")
 HARMLESS = re.compile(r"kmemleak: Kernel memory leak detector|Spectre|RETBleed|Speculative")
-# Warnings that a test provokes on purpose: vmalloc() reports failed allocations.
-PROVOKED = {"memslot_failslab_test": re.compile(r"allocation failure|Call Trace:")}
+# Warnings that tests provoke on purpose, by failing allocations: vmalloc() reports them.
+PROVOKED = dict.fromkeys(("memslot_failslab_test", "memory_regions_test", "memory_regions_backing_test"),
+                         re.compile(r"allocation failure|Call Trace:"))
 
 
 # ---------------------------------------------------------------- the initramfs

@@ -213,12 +213,46 @@ static void test_refused(void)
 	kvm_vm_free(other_vm);
 }
 
-#define NR_GMEM		(9 + NR_REFUSED)
+/* Replace @from by @a and @b while one allocation after the other fails. */
+static void test_allocations(const struct kvm_userspace_memory_region2 *from,
+			     const struct kvm_userspace_memory_region2 *a,
+			     const struct kvm_userspace_memory_region2 *b)
+{
+	unsigned int nth, left = 0, refused = 0;
+	int fd = fail_nth_open(), r = 0;
+	bool right = true;
+
+	if (fd < 0) {
+		ksft_test_result_skip("no fault injection\n");
+		set(a, b);
+		return;
+	}
+	for (nth = 1; !left && right; nth++) {
+		r = set(from, NULL);
+		TEST_ASSERT(!r, "KVM_SET_USER_MEMORY_REGIONS: %s", strerror(r));
+		fail_nth(fd, nth);
+		r = set(a, b);
+		left = fail_nth(fd, 0);
+		refused += !!r;
+		right = (!r || (r == ENOMEM && !left)) &&
+			is_free(from->guest_phys_addr) == !r &&
+			is_free(a->guest_phys_addr) == !!r &&
+			is_free(b->guest_phys_addr) == !!r;
+	}
+	ksft_test_result(right, "each of %u allocations fails, %u times with ENOMEM\n",
+			 nth - 2, refused);
+	if (!right)
+		ksft_print_msg("allocation %u: %s\n", nth - 1,
+			       r ? strerror(r) : "accepted");
+	close(fd);
+}
+
+#define NR_GMEM		(11 + NR_REFUSED)
 
 static void test_gmem(unsigned long type, u64 flags)
 {
 	struct vm_shape shape = { .mode = VM_MODE_DEFAULT, .type = type };
-	struct kvm_userspace_memory_region2 data, other;
+	struct kvm_userspace_memory_region2 data, other, from;
 	int fd, r;
 
 	vm = vm_create_shape_with_one_vcpu(shape, &vcpu, guest_code);
@@ -286,6 +320,12 @@ static void test_gmem(unsigned long type, u64 flags)
 	r = set(&data, &other);
 	ksft_test_result(!r && kept(used(DATA), 2) && !is_free(MOVED),
 			 "a slot without the file in its place\n");
+
+	other = region(DATA_SLOT, GMEM, MOVED, PAGES, 0);
+	from = region(OTHER_SLOT, 0, OTHER, PAGES, 0);
+	test_allocations(&from, &data, &other);
+	ksft_test_result(reads(used(DATA), 2) && reads(used(MOVED), 1),
+			 "the slots have what they had\n");
 
 	close(gmem);
 	munmap(memory, 4 * PAGES * vm->page_size);

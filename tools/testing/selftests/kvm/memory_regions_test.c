@@ -1133,6 +1133,71 @@ static void test_random(void)
 		ksft_print_msg("%d refused for a repeated id\n", refused);
 }
 
+/*
+ * Change the map while one allocation after the other fails.  KVM must refuse, or
+ * do without that memory.
+ */
+static void fail_each(int fd, const char *what, const struct region *from,
+		      const struct region *to)
+{
+	unsigned int nth, left = 0, refused = 0;
+	int r = 0, right = 1;
+
+	for (nth = 1; !left && right && (!r || r == ENOMEM); nth++) {
+		r = set_map(0, from);
+		if (r)
+			break;
+		model_set(0, from);
+
+		/* Fault in the test's own memory. */
+		fill(to);
+		fail_nth(fd, nth);
+		r = set_map(0, to);
+		left = fail_nth(fd, 0);
+		if (!r)
+			model_set(0, to);
+		refused += !!r;
+		right = all_right();
+	}
+	ksft_test_result(left && !r && right,
+			 "%s: each of %u allocations fails, %u times with ENOMEM\n",
+			 what, nth - 2, refused);
+	if (r || !right)
+		ksft_print_msg("%s, %s\n", r ? strerror(r) : "accepted",
+			       problem);
+}
+
+static void test_allocations(void)
+{
+	struct region many[MAX_REGIONS + 1] = {};
+	int fd = fail_nth_open(), i;
+
+	if (fd < 0) {
+		ksft_test_result_skip("no fault injection\n");
+		return;
+	}
+	for (i = 0; i < MAX_REGIONS; i++)
+		many[i] = (struct region) { 20 + i, LOG, i * 16, 16, i * 16 };
+
+	fail_each(fd, "a map", EMPTY, old_map);
+	fail_each(fd, "another one", old_map, new_map);
+	fail_each(fd, "none", new_map, EMPTY);
+	fail_each(fd, "more slots", old_map, many);
+	fail_each(fd, "fewer slots", many, old_map);
+	fail_each(fd, "another id", MAP({ 7, LOG, 128, 256, 0 }),
+		  MAP({ 8, LOG, 128, 256, 0 }));
+	fail_each(fd, "logged", MAP({ 7, 0, 128, 256, 0 }),
+		  MAP({ 7, LOG, 128, 256, 0 }));
+	fail_each(fd, "not logged", MAP({ 7, LOG, 128, 256, 0 }),
+		  MAP({ 7, 0, 128, 256, 0 }));
+	fail_each(fd, "split", MAP({ 7, LOG, 128, 256, 0 }),
+		  MAP({ 7, LOG, 128, 101, 0 }, { 3, LOG, 229, 155, 101 }));
+	fail_each(fd, "merged",
+		  MAP({ 7, LOG, 128, 101, 0 }, { 3, LOG, 229, 155, 101 }),
+		  MAP({ 7, LOG, 128, 256, 0 }));
+	close(fd);
+}
+
 #if defined(__x86_64__)
 /* Returns the number of private slots at @gpa, in all address spaces. */
 static int listed(unsigned long gpa)
@@ -1446,6 +1511,7 @@ int main(void)
 	test_logs();
 	test_spaces();
 	test_random();
+	test_allocations();
 	test_private();
 	test_max();
 

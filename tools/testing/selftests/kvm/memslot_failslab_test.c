@@ -221,37 +221,6 @@ static int same(const struct view *a, const struct view *b)
 	return !memcmp(a, b, sizeof(*a));
 }
 
-/* ---------------------------------------------------------- fault injection */
-
-/* Fail all kinds of allocations, without messages. */
-static int set_up_faults(void)
-{
-	return write_file(DEBUGFS "failslab/verbose", "0") ||
-	       write_file(DEBUGFS "failslab/ignore-gfp-wait", "N") ||
-	       write_file(DEBUGFS "fail_page_alloc/verbose", "0") ||
-	       write_file(DEBUGFS "fail_page_alloc/min-order", "0") ||
-	       write_file(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N") ||
-	       write_file(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
-}
-
-static void set_nth(unsigned int nth)
-{
-	char text[16];
-	int len = snprintf(text, sizeof(text), "%u", nth);
-
-	TEST_ASSERT(pwrite(nth_fd, text, len, 0) == len, "fail-nth: %s",
-		    strerror(errno));
-}
-
-static unsigned int get_nth(void)
-{
-	char text[16] = "";
-
-	TEST_ASSERT(pread(nth_fd, text, sizeof(text) - 1, 0) > 0,
-		    "fail-nth: %s", strerror(errno));
-	return atoi(text);
-}
-
 /* ---------------------------------------------------------------- the tests */
 
 static void create_vm(int others)
@@ -298,10 +267,9 @@ static void run_test(const struct test *t)
 
 	for (nth = 1; !wrong; nth++) {
 		reset(t);
-		set_nth(nth);
+		fail_nth(nth_fd, nth);
 		r = request(t);
-		left = get_nth();
-		set_nth(0);
+		left = fail_nth(nth_fd, 0);
 
 		look(&now);
 		if (left) {
@@ -361,12 +329,9 @@ int main(void)
 	setbuf(stdout, NULL);
 	ksft_print_header();
 
-	nth_fd = open("/proc/self/fail-nth", O_RDWR);
+	nth_fd = fail_nth_open();
 	if (nth_fd < 0)
-		ksft_exit_skip("/proc/self/fail-nth: %s\n", strerror(errno));
-	if (set_up_faults())
-		ksft_exit_skip(DEBUGFS "failslab or fail_page_alloc: %s\n",
-			       strerror(errno));
+		ksft_exit_skip("no fault injection: %s\n", strerror(errno));
 	if (!kvm_check_cap(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2))
 		ksft_exit_skip("no KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2\n");
 	nr_as = kvm_check_cap(KVM_CAP_MULTI_ADDRESS_SPACE);

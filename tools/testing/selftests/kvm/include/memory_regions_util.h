@@ -123,6 +123,40 @@ static inline bool shadow_paging(void)
 	       param_is_off("/sys/module/kvm_intel/parameters/ept");
 }
 
+/*
+ * Prepare to let allocations of all kinds fail, without messages.  Returns a file
+ * descriptor for fail_nth(), or -1: this needs CONFIG_FAILSLAB,
+ * CONFIG_FAIL_PAGE_ALLOC, CONFIG_FAULT_INJECTION_DEBUG_FS and root.
+ */
+static inline int fail_nth_open(void)
+{
+#define FAULTS	"/sys/kernel/debug/"
+	if (write_file(FAULTS "failslab/verbose", "0") ||
+	    write_file(FAULTS "failslab/ignore-gfp-wait", "N") ||
+	    write_file(FAULTS "fail_page_alloc/verbose", "0") ||
+	    write_file(FAULTS "fail_page_alloc/min-order", "0") ||
+	    write_file(FAULTS "fail_page_alloc/ignore-gfp-wait", "N") ||
+	    write_file(FAULTS "fail_page_alloc/ignore-gfp-highmem", "N"))
+		return -1;
+#undef FAULTS
+	return open("/proc/self/fail-nth", O_RDWR | O_CLOEXEC);
+}
+
+/*
+ * Let the @nth allocation of this thread from now on fail, or none.  Returns what
+ * is left of the number before: 0 if that allocation has failed.
+ */
+static inline unsigned int fail_nth(int fd, unsigned int nth)
+{
+	char was[16] = "", text[16];
+	int len = snprintf(text, sizeof(text), "%u", nth);
+
+	if (pread(fd, was, sizeof(was) - 1, 0) <= 0 ||
+	    pwrite(fd, text, len, 0) != len)
+		ksft_exit_fail_msg("fail-nth: %s\n", strerror(errno));
+	return atoi(was);
+}
+
 static inline u64 now_ns(void)
 {
 	struct timespec ts;
