@@ -12,11 +12,17 @@
  *
  * With huge pages, all but those across the ends of a slot must be kept, and huge
  * pages must come back when the slots are merged.
+ *
+ * At last, slots are merged while the guest faults.  KVM must not lose track of a
+ * page that it maps meanwhile: then the guest would still see the memory when it
+ * has been replaced.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <limits.h>
 #include <linux/kvm.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +42,7 @@
 #define CONTROL		0x20000000UL
 #define CONTROL_SLOT	1
 #define WINDOW		0x40000000UL
+#define LOW_SLOT	2
 #define FIRST_ID	10
 #define MAX_SEGMENTS	16
 #define DIRTY		KVM_MEM_LOG_DIRTY_PAGES
@@ -44,6 +51,7 @@
 /* Shared by guest and host, in a slot that does not change. */
 struct control {
 	u64 page_size, nr, write;
+	u64 at, expected, wrong;
 	struct {
 		u64 start, end;
 	} range[MAX_SEGMENTS];
@@ -65,6 +73,9 @@ static unsigned long nr_pages;		/* of the window */
 static unsigned char *memory[2];
 static unsigned int rotation;
 
+/* How many slots have the guest's program and page tables. */
+static unsigned int nr_low = 1;
+
 /* What the pages of the window have: memory + 1, and access. */
 static unsigned char *now, *before;
 static bool *faulted;
@@ -82,10 +93,11 @@ static void guest_code(void)
 			     page++) {
 				u64 *at = (void *)(WINDOW + page * c->page_size);
 
+				store(c->at, page);
 				if (c->write)
 					store(*at, page);
-				else
-					load(*at);
+				else if (load(*at) != c->expected)
+					c->wrong++;
 			}
 		}
 		GUEST_SYNC(0);
@@ -152,22 +164,33 @@ static unsigned long end_page(const struct segment *seg)
 /* Set the map; an end of a segment is the start of the next one. */
 static void set_map(const struct segment *segs, unsigned int nr)
 {
-	struct kvm_userspace_memory_region regions[MAX_SEGMENTS + 2];
+	struct kvm_userspace_memory_region regions[MAX_SEGMENTS + 3], low;
 	unsigned long start = 0, page;
-	unsigned int i;
+	unsigned int i, fixed = 0;
 	int r;
 
 	memcpy(before, now, nr_pages);
 	memset(now, 0, nr_pages);
-	regions[0] = slot_region(vm, 0);
-	regions[1] = slot_region(vm, CONTROL_SLOT);
+	regions[fixed++] = slot_region(vm, CONTROL_SLOT);
+	low = slot_region(vm, 0);
+	if (nr_low == 2) {
+		regions[fixed] = low;
+		regions[fixed].slot = LOW_SLOT;
+		regions[fixed].memory_size = low.memory_size / page_size / 2 *
+					     page_size;
+		low.guest_phys_addr += regions[fixed].memory_size;
+		low.userspace_addr += regions[fixed].memory_size;
+		low.memory_size -= regions[fixed++].memory_size;
+	}
+	if (nr_low)
+		regions[fixed++] = low;
 	control->nr = nr;
 	for (i = 0; i < nr; i++) {
 		const struct segment *seg = &segs[i];
 
 		if (!i || segs[i - 1].end != seg->start)
 			start = first_page(seg);
-		regions[i + 2] = (struct kvm_userspace_memory_region) {
+		regions[fixed + i] = (struct kvm_userspace_memory_region) {
 			.slot = FIRST_ID + (i + rotation) % nr,
 			.flags = seg->flags,
 			.guest_phys_addr = WINDOW + start * page_size,
@@ -182,7 +205,7 @@ static void set_map(const struct segment *segs, unsigned int nr)
 				    (seg->flags & READONLY ? 2 : 0);
 		start = end_page(seg);
 	}
-	r = set_memory_regions(vm->fd, 0, regions, nr + 2);
+	r = set_memory_regions(vm->fd, 0, regions, fixed + nr);
 	TEST_ASSERT(!r, "KVM_SET_USER_MEMORY_REGIONS: %s", strerror(r));
 }
 
@@ -226,13 +249,11 @@ static void check(const char *what, bool write, const struct segment *segs,
 
 static void check_small_pages(void)
 {
-	if (KEPT_BY_MERGE) {
-		CHECK("create", true, { 0, 10, .extra = 3 }, { 12, 64 });
-		CHECK("grow at both ends", true, { 0, 11 }, { 11, 64 });
-		CHECK("merge, and split elsewhere", true, { 0, 33 }, { 33, 64 });
-		CHECK("merge", true, { 0, 64 });
-		CHECK("nothing", true);
-	}
+	CHECK("create", true, { 0, 10, .extra = 3 }, { 12, 64 });
+	CHECK("grow at both ends", true, { 0, 11 }, { 11, 64 });
+	CHECK("merge, and split elsewhere", true, { 0, 33 }, { 33, 64 });
+	CHECK("merge", true, { 0, 64 });
+	CHECK("nothing", true);
 	CHECK("create", true, { 0, 64 });
 	CHECK("the same", true, { 0, 64 });
 	CHECK("split", true, { 0, 32 }, { 32, 64 });
@@ -250,11 +271,8 @@ static void check_small_pages(void)
 	CHECK("grow at both ends", true, { 0, 64 });
 	CHECK("a hole", true, { 0, 20 }, { 30, 64 });
 	CHECK("the hole is filled", true, { 0, 20 }, { 20, 30 }, { 30, 64 });
-	if (KEPT_BY_MERGE)
-		CHECK("merge all", true, { 0, 64 });
-	else
-		CHECK("one slot instead of all", true, { 0, 64, .memory = 1 });
-	CHECK("other memory", true, { 0, 64, .memory = KEPT_BY_MERGE });
+	CHECK("merge all", true, { 0, 64 });
+	CHECK("other memory", true, { 0, 64, .memory = 1 });
 	CHECK("and back", true, { 0, 64 });
 	CHECK("other memory for a part", true,
 	      { 0, 20 }, { 20, 30, .memory = 1 }, { 30, 64 });
@@ -281,6 +299,15 @@ static void check_small_pages(void)
 	CHECK("merge while logged and written", true, { 0, 64, .flags = DIRTY });
 	CHECK("log none", true, { 0, 64 });
 	CHECK("nothing", true);
+
+	/* The kernel log would tell if it lost track of a page table. */
+	nr_low = 0;
+	set_map(NULL, 0);
+	nr_low = 2;
+	set_map((struct segment []){{ 0, 64 }}, 1);
+	touch(true);
+	nr_low = 1;
+	CHECK("merge what has the guest's page tables", true, { 0, 64 });
 }
 
 static void init(bool huge, unsigned long pages, const char *what)
@@ -390,6 +417,41 @@ static void check_huge_pages(void)
 			 n, faults_in(0, nr_pages));
 }
 
+static void *touch_thread(void *arg)
+{
+	touch(true);
+	return NULL;
+}
+
+/* Merge slots that were created separately while the guest faults. */
+static void check_faults_in_flight(void)
+{
+	unsigned int i, rounds = 32;
+	unsigned long wrong = 0;
+	pthread_t thread;
+
+	memset(memory[1], 2, nr_pages * page_size);
+	control->expected = 0x0202020202020202;
+	for (i = 0; i < rounds && !wrong; i++) {
+		set_map(NULL, 0);
+		set_map((struct segment []){{ 0, 30 }, { 30, 64 }}, 2);
+		control->at = 0;
+		pthread_create(&thread, NULL, touch_thread, NULL);
+		while (load(control->at) < nr_pages / rounds * i)
+			sched_yield();
+		set_map((struct segment []){{ 0, 33 }, { 33, 64 }}, 2);
+		set_map((struct segment []){{ 0, 64 }}, 1);
+		pthread_join(thread, NULL);
+
+		set_map((struct segment []){{ 0, 64, .memory = 1 }}, 1);
+		control->wrong = 0;
+		touch(false);
+		wrong = control->wrong;
+	}
+	ksft_test_result(!wrong, "merged %u times during faults: %lu pages are wrong\n",
+			 2 * i, wrong);
+}
+
 int main(int argc, char **argv)
 {
 	static const char * const events[] = {
@@ -432,6 +494,10 @@ int main(int argc, char **argv)
 
 	init(true, (16UL << 20) / page_size, "huge pages");
 	check_huge_pages();
+	done();
+
+	init(false, 512, "small pages");
+	check_faults_in_flight();
 	done();
 
 	write_file(TRACING "events/kvm/enable", "0");

@@ -27,7 +27,7 @@ kvm_main.h := virt/kvm/kvm_main.c \
 	kvm_get_inactive_memslots kvm_insert_gfn_node kvm_erase_gfn_node \
 	kvm_replace_gfn_node kvm_memslots_replace kvm_swap_active_memslots \
 	kvm_prepare_memory_region kvm_commit_memory_region \
-	kvm_arch_refresh_memslot
+	kvm_arch_publish_memslots kvm_arch_refresh_memslot
 
 # Files and headers of the kernel that they are built with, and headers that
 # shim.h stands in for.

@@ -64,9 +64,6 @@ static inline struct kvm_vm *vm_create_without_irqchip(void)
 	return vm;
 }
 
-/* Mappings stay when slots are merged that were created separately. */
-#define KEPT_BY_MERGE	1
-
 static inline struct kvm_userspace_memory_region slot_region(struct kvm_vm *vm,
 							     u32 slot)
 {

@@ -11,13 +11,6 @@
 #include "vmx.h"
 #endif
 
-/* Mappings stay when memslots are merged that were created separately. */
-#ifdef __x86_64__
-#define KEPT_BY_MERGE	0
-#else
-#define KEPT_BY_MERGE	1
-#endif
-
 /* The fields of the older struct come first. */
 static inline struct kvm_userspace_memory_region slot_region(struct kvm_vm *vm,
 							     u32 slot)
