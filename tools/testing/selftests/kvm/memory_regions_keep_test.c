@@ -117,14 +117,6 @@ static void touch(bool write)
 		    exit_reason_str(vcpu->run->exit_reason));
 }
 
-/* Get the number after @key, or 0. */
-static u64 number_of(const char *line, const char *key, int base)
-{
-	const char *at = strstr(line, key);
-
-	return at ? strtoull(at + strlen(key), NULL, base) : 0;
-}
-
 /* Find out which pages have faulted, and whether vCPUs were held. */
 static bool read_trace(void)
 {

@@ -28,7 +28,6 @@
 #include "memory_regions_compat.h"
 #include "memory_regions_util.h"
 
-#define KVM_DEBUG	"/sys/kernel/debug/kvm"
 #define TRACING		"/sys/kernel/debug/tracing"
 #define MAX_SLOTS	32764
 #define ROUNDS		10
@@ -54,7 +53,6 @@ static int nr_fixed;			/* of those, slots of the library */
 static int vm_fd, max_slots, mib = 1024, failed, ns_per_insn;
 static bool machine;
 static char *host;			/* behind all slots, never touched */
-static char stats[256];			/* debugfs directory of the VM */
 
 static void figure(const char *name, int slots, double value, const char *unit)
 {
@@ -159,22 +157,6 @@ static int trace_hits_of(const char *system, const char *event,
 static int trace_hits(const char *event, const char *field, double *max)
 {
 	return trace_hits_of("kvm", event, field, max);
-}
-
-static long stat_of(const char *name)
-{
-	char path[512];
-	long value = -1;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "%s/%s", stats, name);
-	file = fopen(path, "r");
-	if (file) {
-		if (fscanf(file, "%ld", &value) != 1)
-			value = -1;
-		fclose(file);
-	}
-	return value;
 }
 
 static void new_vm(void)
@@ -568,7 +550,6 @@ static void with_guest(void)
 	c->start = start;
 	c->stride = PAGE;
 	c->pages = pages;
-	snprintf(stats, sizeof(stats), KVM_DEBUG "/%d-%d", getpid(), vm_fd);
 
 	regions[0] = slot_region(vm, 0);
 	regions[1] = slot_region(vm, CONTROL_SLOT);
@@ -581,17 +562,17 @@ static void with_guest(void)
 	fill(10);
 	set_all(10);
 	wait_rounds(c, 2);
-	faults = stat_of("pf_fixed");
+	faults = debugfs_stat(vm_fd, "pf_fixed");
 	for (i = 0; i < 4; i++) {
 		set_all(9);
 		wait_rounds(c, 1);
 		set_all(10);
 	}
 	wait_rounds(c, 2);
-	once = stat_of("pf_fixed") - faults;
+	once = debugfs_stat(vm_fd, "pf_fixed") - faults;
 	delete_one(regions[9]);
 	wait_rounds(c, 2);
-	old = stat_of("pf_fixed") - faults - once;
+	old = debugfs_stat(vm_fd, "pf_fixed") - faults - once;
 	if (faults >= 0) {
 		figure("faults after KVM_SET_USER_MEMORY_REGION", 10, old, "");
 		figure("faults after KVM_SET_USER_MEMORY_REGIONS", 10, once, "");

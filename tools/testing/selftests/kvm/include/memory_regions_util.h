@@ -24,6 +24,14 @@
 #define load(x)		__atomic_load_n(&(x), __ATOMIC_SEQ_CST)
 #define store(x, v)	__atomic_store_n(&(x), v, __ATOMIC_SEQ_CST)
 
+/* For guests: exit with UCALL_ABORT and the numbers @a, @b, @c. */
+#define GUEST_EXPECT(cond, a, b, c)					\
+do {									\
+	if (!(cond))							\
+		ucall(UCALL_ABORT, 5, (u64)#cond, (u64)__LINE__,	\
+		      (u64)(a), (u64)(b), (u64)(c));			\
+} while (0)
+
 static inline int
 __set_memory_region(int fd, const struct kvm_userspace_memory_region *region)
 {
@@ -103,6 +111,32 @@ static inline int write_file(const char *path, const char *text)
 		r = errno;
 	close(fd);
 	return r;
+}
+
+/* A statistic of the VM @fd, by its name in debugfs, or -1. */
+static inline long debugfs_stat(int fd, const char *name)
+{
+	char path[256];
+	long value = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/kernel/debug/kvm/%d-%d/%s", getpid(),
+		 fd, name);
+	file = fopen(path, "r");
+	if (file) {
+		if (fscanf(file, "%ld", &value) != 1)
+			value = -1;
+		fclose(file);
+	}
+	return value;
+}
+
+/* Get the number after @key in @line, or 0. */
+static inline u64 number_of(const char *line, const char *key, int base)
+{
+	const char *at = strstr(line, key);
+
+	return at ? strtoull(at + strlen(key), NULL, base) : 0;
 }
 
 /* Check for a boolean parameter of a module that is there, and off. */
