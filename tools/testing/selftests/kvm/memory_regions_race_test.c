@@ -18,6 +18,8 @@
  *  - a copy of the logged pages that follows the dirty log, page by page as in a
  *    live migration, differs from them while the vCPUs are paused.
  *
+ * The test is repeated with huge pages, of which a slot may have any eighths.
+ *
  * With VMX, the test runs in a nested guest, too: L1 of each vCPU runs the same
  * code as L2, in the same memory, with page tables of its own if it has EPT.
  *
@@ -60,6 +62,8 @@
 #define CONTROL		0x20000000UL
 #define CONTROL_SLOT	1
 #define CONTROL_PAGES	16
+#define HUGE_PAGE	(2UL << 20)
+#define MAX_BITS	((PAGES + TAIL_PAGES) * (HUGE_PAGE / 8 / 4096))
 
 /* At the start of each page of the window; then code at CODE_OFFSET. */
 struct words {
@@ -81,13 +85,6 @@ struct control {
 };
 
 /* ------------------------------------------------------------- the guest */
-
-#define GUEST_EXPECT(cond, a, b, c)					\
-do {									\
-	if (!(cond))							\
-		ucall(UCALL_ABORT, 5, (u64)#cond, (u64)__LINE__,	\
-		      (u64)(a), (u64)(b), (u64)(c));			\
-} while (0)
 
 static struct words *guest_page(struct control *c, u64 p)
 {
@@ -302,12 +299,12 @@ struct map {
 
 static int nr_vcpus = 2, switches = 3000, control_changes = 20000, seconds;
 static u64 rnd;
-static bool manual_protect, nested, nested_works, atomic;
+static bool manual_protect, huge, nested, nested_works, atomic;
 
 static struct kvm_vm *vm;
 static struct kvm_vcpu *vcpus[MAX_VCPUS];
 static struct control *control;
-static size_t page_size;
+static size_t page_size;		/* that of the host, or more */
 static unsigned char *backing[2];
 static int cur[PAGES + TAIL_PAGES];	/* memory that backs each page */
 static u64 version[PAGES];
@@ -320,6 +317,7 @@ static bool failed, paused[MAX_VCPUS];
 static char failure[512];
 static pthread_mutex_t failure_lock = PTHREAD_MUTEX_INITIALIZER;
 static u64 dirty_pages, max_ns;
+static long huge_mappings;		/* most that were seen */
 
 static u64 random_below(u64 n)
 {
@@ -480,6 +478,7 @@ static void cut(struct map *m)
 	int i, p, cuts = random_below(4) ? 1 + random_below(6) : PAGES;
 	int end = PAGES + random_below(TAIL_PAGES + 1);
 	bool edge[PAGES + TAIL_PAGES] = {};
+	int log_all = random_below(8);
 
 	for (p = 1; p < end; p++)
 		edge[p] = cur[p] != cur[p - 1] ||
@@ -502,9 +501,9 @@ static void cut(struct map *m)
 		while (used[i]);
 		used[i] = true;
 		*seg = (struct segment) { .start = p, .id = FIRST_ID + i };
-		/* Logged for some time, as a whole or in parts. */
-		if (p < PAGES && (logged[p] ? random_below(8) :
-				  !random_below(8)))
+		/* All or none, or for some time, as a whole or in parts. */
+		if (p < PAGES && (log_all < 2 ? log_all : logged[p] ?
+				  random_below(8) : !random_below(8)))
 			seg->flags |= KVM_MEM_LOG_DIRTY_PAGES;
 		if (p >= PAGES - RO_PAGES && p < PAGES && random_below(2))
 			seg->flags |= KVM_MEM_READONLY;
@@ -581,8 +580,8 @@ static void copy_page(int p)
 
 static void harvest(const struct segment *seg)
 {
-	u64 bitmap[2] = {};
-	int p, r;
+	static u64 bitmap[MAX_BITS / 64];
+	int per_page = page_size / getpagesize(), p, r, bit;
 
 	if (!(seg->flags & KVM_MEM_LOG_DIRTY_PAGES))
 		return;
@@ -590,11 +589,13 @@ static void harvest(const struct segment *seg)
 	if (r)
 		fail("KVM_GET_DIRTY_LOG, slot %u: %s", seg->id, strerror(r));
 	r = manual_protect ? clear_dirty_log(vm->fd, seg->id, 0,
-					     seg->end - seg->start, bitmap) : 0;
+					     (seg->end - seg->start) * per_page,
+					     bitmap) : 0;
 	if (r)
 		fail("KVM_CLEAR_DIRTY_LOG, slot %u: %s", seg->id, strerror(r));
 	for (p = seg->start; p < seg->end; p++) {
-		if (bitmap[0] & 1ULL << (p - seg->start)) {
+		bit = (p - seg->start) * per_page;
+		if (bitmap[bit / 64] & 1ULL << bit % 64) {
 			copy_page(p);
 			dirty_pages++;
 		}
@@ -618,6 +619,12 @@ static void compare(void)
 	int i, p;
 
 	pause_vcpus(true);
+	for (i = 0; i < 2; i++) {
+		long nr = debugfs_stat(vm->fd, i ? "largepages" : "pages_2m");
+
+		if (nr > huge_mappings)
+			huge_mappings = nr;
+	}
 	for (i = 0; i < map.nr; i++)
 		harvest(&map.seg[i]);
 	for (p = 0; p < PAGES && !load(failed); p++) {
@@ -704,7 +711,7 @@ static void change(enum way way)
 static void nest(u32 v)
 {
 	const struct nested_range ranges[] = {
-		{ CONTROL, CONTROL_PAGES * page_size },
+		{ CONTROL, CONTROL_PAGES * getpagesize() },
 		{ WINDOW, PAGES * page_size },
 	};
 
@@ -729,6 +736,21 @@ static void add_vcpus(void)
 		vcpus[v] = vm_vcpu_add(vm, v, code);
 }
 
+/* Memory for all pages, which is huge if the host can do that. */
+static unsigned char *map_backing(void)
+{
+	size_t size = (PAGES + TAIL_PAGES) * page_size, align = HUGE_PAGE;
+	unsigned char *mem;
+
+	if (!huge)
+		return map_memory(size, MAP_SHARED);
+	mem = map_memory(size + align, MAP_PRIVATE);
+	mem += -(uintptr_t)mem & (align - 1);
+	madvise(mem, size, MADV_HUGEPAGE);
+	memset(mem, 0, size);
+	return mem;
+}
+
 /* Returns the number of changes until a failure, or the total. */
 static int run(enum way way, int nr, u64 ns)
 {
@@ -737,12 +759,11 @@ static int run(enum way way, int nr, u64 ns)
 		.args[0] = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE |
 			   KVM_DIRTY_LOG_INITIALLY_SET,
 	};
-	size_t size = (PAGES + TAIL_PAGES) * getpagesize();
 	pthread_t threads[MAX_VCPUS];
 	int i, p, v;
 	u64 start;
 
-	page_size = getpagesize();
+	page_size = huge ? HUGE_PAGE / 8 : getpagesize();
 	add_vcpus();
 	if (manual_protect)
 		vm_ioctl(vm, KVM_ENABLE_CAP, &cap);
@@ -750,7 +771,7 @@ static int run(enum way way, int nr, u64 ns)
 	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, CONTROL,
 				    CONTROL_SLOT, CONTROL_PAGES, 0);
 	virt_map(vm, CONTROL, CONTROL, CONTROL_PAGES);
-	virt_map(vm, WINDOW, WINDOW, PAGES);
+	virt_map(vm, WINDOW, WINDOW, PAGES * (page_size / getpagesize()));
 	control = addr_gpa2hva(vm, CONTROL);
 	memset(control, 0, sizeof(*control));
 	control->nr_vcpus = nr_vcpus;
@@ -762,9 +783,10 @@ static int run(enum way way, int nr, u64 ns)
 	memset(&map, 0, sizeof(map));
 	failed = false;
 	dirty_pages = 0;
+	huge_mappings = 0;
 	max_ns = 0;
 	for (i = 0; i < 2; i++) {
-		backing[i] = map_memory(size, MAP_SHARED);
+		backing[i] = map_backing();
 		for (p = 0; p < PAGES; p++) {
 			version[p] = 1;
 			host_page(i, p)->version = 1;
@@ -822,6 +844,9 @@ static void done(void)
 	}
 	ksft_print_msg("%lu accesses, %lu calls, %lu dirty pages, longest change %lu us\n",
 		       accesses, calls, dirty_pages, max_ns / 1000);
+	if (huge)
+		ksft_print_msg("debugfs counts up to %ld huge mappings\n",
+			       huge_mappings);
 	if (nested)
 		ksft_print_msg("%lu exits of L2 to L1, %s EPT\n", exits,
 			       control->nested_ept ? "with" : "without");
@@ -845,8 +870,11 @@ static void help(const char *name)
 
 static void test(enum way way, const char *what, u64 ns)
 {
-	const char *where = nested ? ", nested guest" : "";
+	char where[64];
 	int nr;
+
+	snprintf(where, sizeof(where), "%s%s", huge ? ", huge pages" : "",
+		 nested ? ", nested guest" : "");
 
 	if (nested && !nested_works) {
 		ksft_test_result_skip("%s%s: no nested VMX\n", what, where);
@@ -915,17 +943,19 @@ int main(int argc, char **argv)
 	nested_works = nested_vmx_supported();
 	levels = 2;
 #endif
-	ns = seconds * 1000000000ULL / ((reference ? 1 : 2) * (1 + nested_works));
-	ksft_set_plan((reference ? 2 : 3) * levels);
+	ns = seconds * 1000000000ULL / ((reference ? 1 : 4) * (1 + nested_works));
+	ksft_set_plan((reference ? 2 : 5) * levels);
 	ksft_print_msg("seed %lu, %d vCPUs\n", rnd / 2, nr_vcpus);
 
 	for (level = 0; level < levels; level++) {
 		nested = level;
-		for (i = 0; i < 2 && !reference; i++) {
-			manual_protect = i;
-			test(WHOLE_MAP, log[i], ns);
+		for (i = 0; i < 4 && !reference; i++) {
+			manual_protect = i & 1;
+			huge = i & 2;
+			test(WHOLE_MAP, log[i & 1], ns);
 		}
 		manual_protect = false;
+		huge = false;
 		test(SLOT_BY_SLOT, "slot by slot, a vCPU falls into a hole", 0);
 		if (reference)
 			test(SLOT_BY_SLOT_PAUSED,
