@@ -16,6 +16,7 @@ help:
 #: make bench [PEERS=6.1]            what operations cost over the number of slots: table, JSON, plots
 #: make bench-native                 the container alone, on this machine's processor
 #: make bench-steps [STEPS=8-14]     what each step changes
+#: make bench-latency [BASE=] [CPU=] [MODE=]   how long vCPUs stand still while their map changes: table, JSON, plot
 #:
 #: make tree                         base and series as a git tree, one commit a step
 #: make refresh                      the way back: patches/ and new files from the edited tree
@@ -55,6 +56,7 @@ $(eval $(call target,fuzz,core harness,torture.py fuzz))
 $(eval $(call target,build-each bisect,core build boot cross lint,build_each.py))
 $(eval $(call target,bench,core build boot bench,bench.py bench))
 $(eval $(call target,bench-steps merits,core build boot bench,bench.py bench-steps))
+$(eval $(call target,bench-latency,core build boot bench,bench.py latency))
 $(eval $(call target,bench-native,core harness bench,bench.py native))
 $(eval $(call target,tree,core,tree.py))
 $(eval $(call target,series am refresh,core,series.py $$@))

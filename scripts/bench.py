@@ -4,12 +4,16 @@
 usage: make bench [PEERS=6.1] [SLOTS="10 509 32764"] [LIMIT=10] [FORCE=1]
        make bench-steps [STEPS=8-14] [SLOTS="10 509"]
        make bench-native
+       make bench-latency [CPU=intel|amd] [MODE=...] [BASE=v7.3]
 
 bench: the test COST of patches/BASE/tests on the pristine kernel, on it with nothing but the limit raised, and on the series; with
 PEERS=6.1 also on Debian's Linux 6.1. Twice, with one vCPU, in QEMU's virtual time, which counts instructions: the
 figures do not depend on the machine, and ignore caches. out/bench has results.json and the plots.
 bench-steps: what each step changes, as ratio to the step before. bench-native: the container alone, compiled for this
 machine, against a sorted array (see bench/native.c). Its figures depend on the machine and its load.
+bench-latency: how long vCPUs stand still while their memory map changes, at once or slot by slot, on four emulated
+processors of which each executes 100 instructions a microsecond. "off" is without KVM_SET_USER_MEMORY_REGIONS: all vCPUs
+are stopped for a split and a merge, and run on in other changes.
 
 Results are cached: only what changed is measured again, FORCE=1 measures everything. A boot that takes more than LIMIT
 minutes is cut and reported as such; the tests it finished count. From 1000 slots, a kernel's tests take three boots.
@@ -24,9 +28,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import guest_gap
 from build_each import wanted_steps
-from boot import Test, boot
+from boot import Test, boot, report, tests_of
 from kernel import ARCHS, Variant, build, pick, selftests
+from machine import MACHINES, mode_of
 from tree import import_base, materialise
 from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, run, stage,
                       table, took, write)
@@ -274,6 +280,8 @@ PANELS = {
 }
 TITLES = {"base": "array, 5.10", "raised": "array, 5.10, limit raised", "series": "trees, this series"}
 # Okabe and Ito's colours, which the colour-blind can tell apart; points and dashes differ, too.
+LATENCY = (("stopped", "#D55E00", "vCPUs stopped, slot by slot"), ("one-by-one", "#E69F00", "slot by slot"),
+           ("at-once", "#0072B2", "KVM_SET_USER_MEMORY_REGIONS"), ("idle", "#999999", "nothing changes"))
 STYLES = ("#D55E00|7|1", "#E69F00|6|2", "#0072B2|5|1", "#009E73|9|4", "#CC79A7|11|5")
 
 
@@ -512,6 +520,32 @@ def native():
     print(f"\nResults: {pretty(BENCH / 'native.json')}   plot: {pretty(path)}")
 
 
+def latency():
+    VARS["CPU"] = VARS["CPU"] or "intel"
+    base, mode, arch = Base(), mode_of(), ARCHS["x86_64"]
+    stage.plan(6)
+    commits = materialise(base)
+    kernel = pick(base, commits, arch=arch)
+    MACHINES[f"bochs-{mode.cpu}-4"].ready()
+    image = build(kernel)
+    tests = tests_of(*selftests(base, commits, arch), ["memory_regions_latency_test"], slower=5)
+    tests[0].command = tests[0].command.split()[0]      # all of its changes
+    name = f"latency-{base.name}-{kernel.name}-{mode.cpu}-{mode.name}"
+    with stage(f"measuring {kernel.title}, {mode.title}"):
+        result = boot(kernel.title, f"bench/{name}", image, tests, f"bochs-{mode.cpu}-4", mode.parameter, slower=5)
+    said = read(result.log)
+    print(table(guest_gap.HEAD, list(guest_gap.rows(said, ("stopped", "one-by-one"), "at-once"))))
+    print("Microseconds. The gap is a median, and the worst of all; lost, a median.")
+    path = BENCH / f"{name}.svg"
+    save(path.with_suffix(".json"), kernel=result.release, processor=result.processor, changes=[
+        dict(zip(("change", "vcpus", "slots", "way", "longest", "lost"), (*case, *figures)))
+        for case, figures in guest_gap.cases(said).items()])
+    write(path.with_suffix(".gp"), guest_gap.plot(said, path, LATENCY, 1))
+    run(["gnuplot", path.with_suffix(".gp")], f"bench/{name}/gnuplot", f"gnuplot could not draw {pretty(path)}")
+    print(f"Results: {pretty(path.with_suffix('.json'))}   plot: {pretty(path)}")
+    return 0 if report(result) else 1
+
+
 def cpu():
     found = re.search(r"^model name\s*: (.*)$", read("/proc/cpuinfo"), re.M)
     return found.group(1) if found else os.uname().machine
@@ -524,6 +558,8 @@ def command(what=""):
         bench_steps()
     elif what == "native":
         native()
+    elif what == "latency":
+        return latency()
     else:
         raise Failure(f"scripts/bench.py: no such command {what!r} (see --help)")
 

@@ -30,7 +30,6 @@ from guest_qemu import Broken, Qemu, connect, trace_options, traced, wait_for
 DIR, QEMU = (sys.argv[1:] + ["", ""])[:2]
 RAM, RECORDS, PHASE = 0xd8000, 0x2000, 0x400
 EVERY = 100000		# nanoseconds: one of the vCPUs wakes up
-CHANGES = ("idle", "split", "merge", "log-on", "log-off")
 
 
 class Machine(Qemu):
@@ -170,50 +169,54 @@ def main():
 # ---------------------------------------------------------------- outside
 
 def cases(text):
-    """{(change, vCPUs, slots, on or off): (all longest gaps, all lost times)} of what main() has printed."""
+    """{(change, vCPUs, slots, way): (all longest gaps, all lost times)} of what main() has printed, ordered by change."""
     found = {}
-    for line in re.findall(r"^\[gap\] (.*)", text, re.M):
+    for line in re.findall(r"^(?:# )?\[gap\] (.*)", text, re.M):
         head, _, rest = line.partition(" longest ")
         gaps, _, lost = rest.partition(" lost ")
-        change, vcpus, slots, atomic = head.split()
-        found[change, int(vcpus), int(slots), atomic] = [int(us) for us in gaps.split()], [int(us) for us in lost.split()]
-    return found
+        change, vcpus, slots, way = head.split()
+        found[change, int(vcpus), int(slots), way] = [float(us) for us in gaps.split()], [float(us) for us in lost.split()]
+    changes = list(dict.fromkeys(key[0] for key in found))
+    return {key: found[key] for key in sorted(found, key=lambda key: (changes.index(key[0]), *key[1:3]))}
 
 
-def rows(text):
-    """Of a table, in microseconds: off, on, and on / off of the longest gap (median, worst) and of the time lost."""
+def rows(text, before=("off",), after="on"):
+    """
+    Of a table, in microseconds: before, after, and after / before of the longest gap (median, worst) and of the time lost.
+    """
     found = cases(text)
-    for change in CHANGES:
-        for what, vcpus, slots, atomic in sorted(found):
-            if (what, atomic) != (change, "off") or (what, vcpus, slots, "on") not in found:
-                continue
-            (gaps, lost), (gaps_on, lost_on) = (found[what, vcpus, slots, atomic] for atomic in ("off", "on"))
-            cells = []
-            for of, off, on in ((statistics.median, gaps, gaps_on), (max, gaps, gaps_on), (statistics.median, lost, lost_on)):
-                off, on = max(of(off), 0), max(of(on), 0)
-                cells += [f"{off:.0f}", f"{on:.0f}", f"{on / off:.2f}" if off > 10 else "-"]
-            yield [change, str(vcpus), str(slots), *cells]
+    for *case, way in found:
+        if way not in before or (*case, after) not in found:
+            continue
+        (gaps, lost), (gaps_on, lost_on) = found[*case, way], found[*case, after]
+        cells = []
+        for of, off, on in ((statistics.median, gaps, gaps_on), (max, gaps, gaps_on), (statistics.median, lost, lost_on)):
+            off, on = max(of(off), 0), max(of(on), 0)
+            cells += [f"{off:.0f}", f"{on:.0f}", f"{on / off:.3f}" if off > 10 else "-"]
+        yield [*map(str, case), *cells]
 
 
 HEAD = ["change", "vCPUs", "slots", "gap off", "on", "on/off", "worst off", "on", "on/off", "lost off", "on", "on/off"]
+WAYS = (("off", "#D55E00", "atomic-memslots=off"), ("on", "#0072B2", "atomic-memslots=on"))
 
 
-def plot(text, path):
-    """Input of gnuplot for the SVG PATH: each longest gap as a dot, medians as bars, by case; logarithmic."""
+def plot(text, path, ways=WAYS, low=10):
+    """Input of gnuplot for the SVG PATH: each longest gap as a dot, medians as bars, by case; logarithmic, from LOW on."""
     found = cases(text)
-    keys = [(c, v, s) for c in CHANGES for v, s in sorted({key[1:3] for key in found}) if (c, v, s, "on") in found]
+    keys = list(dict.fromkeys(key[:3] for key in found))
     tics = ", ".join(f"'{c}, {v} vCPUs, {s} slots' {i}" for i, (c, v, s) in enumerate(keys))
     plots, data = [], []
-    for atomic, shift, colour in (("off", -0.15, "#D55E00"), ("on", 0.15, "#0072B2")):
-        gaps = [(i + shift, found[(*key, atomic)][0]) for i, key in enumerate(keys)]
-        plots += [f"'-' with points pt 7 ps 0.3 lc '{colour}' title 'atomic-memslots={atomic}'",
+    for number, (way, colour, title) in enumerate(ways):
+        shift = 0.3 * number / (len(ways) - 1) - 0.15
+        gaps = [(i + shift, found[(*key, way)][0]) for i, key in enumerate(keys) if (*key, way) in found]
+        plots += [f"'-' with points pt 7 ps 0.3 lc '{colour}' title '{title}'",
                   f"'-' with xerrorbars pt 0 lw 3 lc '{colour}' notitle"]
         # Zero has no logarithm.
-        data += [*(f"{x} {max(us, 10)}" for x, all_ in gaps for us in all_), "e",
-                 *(f"{x} {max(statistics.median(all_), 10)} 0.12" for x, all_ in gaps), "e"]
+        data += [*(f"{x} {max(us, low)}" for x, all_ in gaps for us in all_), "e",
+                 *(f"{x} {max(statistics.median(all_), low)} 0.12" for x, all_ in gaps), "e"]
     return "\n".join([
         f"set terminal svg size {120 + 45 * len(keys)},560 font 'sans-serif,12' background '#ffffff'", f"set output '{path}'",
-        "set logscale y", "set yrange [10:*]", "set grid y", f"set xrange [-0.5:{len(keys) - 0.5}]", "set key outside top",
+        "set logscale y", f"set yrange [{low}:*]", "set grid y", f"set xrange [-0.5:{len(keys) - 0.5}]", "set key outside top noenhanced",
         f"set xtics rotate ({tics})", "set ylabel 'longest gap of a vCPU, microseconds'",
         "plot " + ", ".join(plots), *data]) + "\n"
 
