@@ -6,7 +6,7 @@ help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
 #: make run                          the main job: pristine and patched kernel, built, booted, tested, side by side
-#: make check [MINUTES=65]           the test suite (what CI runs); skips what would start after so many minutes
+#: make check [MINUTES=70]           the test suite (what CI runs); skips what would start after so many minutes
 #: make check-all                    that of each base in turn, hours
 #: make torture [MINUTES=30]         stress, failing allocations, data races, fuzzing and guests, for that long
 #: make fuzz [MINUTES=5]             libFuzzer on the memslots in user space

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make check [BASE=v5.10] [MINUTES=65]     with BASE, that one alone; without, also the others in brief
+usage: make check [BASE=v5.10] [MINUTES=70]     with BASE, that one alone; without, also the others in brief
        scripts/check.py PART...     only the items whose name contains one of PART
 
 The test suite. Prints an item a line as it goes, ends with "N passed, N failed, N skipped". Results with times and
