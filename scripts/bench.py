@@ -280,9 +280,9 @@ PANELS = {
 }
 TITLES = {"base": "array, 5.10", "raised": "array, 5.10, limit raised", "series": "trees, this series"}
 # Okabe and Ito's colours, which the colour-blind can tell apart; points and dashes differ, too.
+STYLES = ("#D55E00|7|1", "#E69F00|6|2", "#0072B2|5|1", "#009E73|9|4", "#CC79A7|11|5")
 LATENCY = (("stopped", "#D55E00", "vCPUs stopped, slot by slot"), ("one-by-one", "#E69F00", "slot by slot"),
            ("at-once", "#0072B2", "KVM_SET_USER_MEMORY_REGIONS"), ("idle", "#999999", "nothing changes"))
-STYLES = ("#D55E00|7|1", "#E69F00|6|2", "#0072B2|5|1", "#009E73|9|4", "#CC79A7|11|5")
 
 
 def gnuplot(path, title, panels, curves, xlabel, ylabel):

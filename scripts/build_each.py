@@ -15,6 +15,7 @@ of the step before. Ends with a table; details are in
 out/build-each/results.json, logs under out/log/BASE/build-each. Exit 1 if anything in the table is bad.
 """
 
+import copy
 import functools
 import json
 import os
@@ -195,10 +196,11 @@ class Parsed(Compiled):
             own = f"{self.own()[0]}/kvm"
             objects = [f"{own}/../../../{path[:-2]}.o" if path.startswith("virt/") else f"{path[:-2]}.o" for path in touched
                        if path.endswith(".c") and path.startswith(("virt/kvm/", own)) and self.has(path)]
-            whole, self.arch = self.arch, Arch(self.arch.name, self.arch.cross, f"KBUILD_MODULES=1 {' '.join(objects) or 'prepare'}",
-                                               self.arch.image, "", self.arch.kernel)
-            build(self)
-            self.arch, said = whole, self.warnings()
+            part = copy.copy(self)
+            part.arch = copy.copy(self.arch)
+            part.arch.target = f"KBUILD_MODULES=1 {' '.join(objects) or 'prepare'}"
+            build(part)
+            said = self.warnings()
         with lock(self.base.out / "build.lock"), ThreadPoolExecutor(int(NPROC)) as pool:
             source(self.base, self.commit)
             runs = list(pool.map(lambda command: subprocess.run(command, shell=True, cwd=self.dir, text=True,
