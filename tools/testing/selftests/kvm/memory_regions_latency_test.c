@@ -654,7 +654,7 @@ int main(int argc, char **argv)
 	}
 
 	ksft_print_header();
-	atomic = kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS) > 0;
+	atomic = kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS);
 	/* It may be mounted already, there or as a part of debugfs. */
 	mount("tracefs", TRACING, "tracefs", 0, NULL);
 	tracing = !write_file(TRACING "events/kvm/kvm_set_memory_regions/enable",

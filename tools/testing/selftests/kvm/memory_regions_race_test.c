@@ -938,7 +938,7 @@ int main(int argc, char **argv)
 	rnd = rnd * 2 + 1;
 
 	ksft_print_header();
-	atomic = kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS) > 0;
+	atomic = kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS);
 #ifdef __x86_64__
 	nested_works = nested_vmx_supported();
 	levels = 2;
