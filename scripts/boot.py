@@ -137,6 +137,7 @@ class Boot:
     def __init__(self, name, log):
         self.name, self.log, self.console = name, log / "results", log / "console"
         self.results, self.splats, self.release, self.processor, self.seconds = [], [], "", "", 0.0
+        self.words = {}         # of tests that do not pass: what failed or why they skip, or their last line
         self.history = {}       # see retried()
 
     def verdict(self, name):
@@ -216,6 +217,10 @@ def collect(result, tests):
         else:
             verdict = {0: "PASS", 4: "SKIP"}.get(code, "FAIL")
         result.results.append((test.name, verdict, seconds))
+        lines = re.findall(rf"^@start {test.name}\n(.*?)(?:^@end |\Z)", said, re.M | re.S)
+        lines = lines[0].strip().splitlines() if lines and verdict != "PASS" else []
+        for line in [line for line in lines if line.startswith("not ok")][:1] or lines[-1:]:
+            result.words[test.name] = f": {line[:120]}"
     during = "boot"
     for line in read(result.console).splitlines():
         begun = re.search(r"workshop: start (\S+)", line)
@@ -238,14 +243,14 @@ def retried(attempt, log, tests, good, tries=3):
     while left and len(boots) < tries:
         boots.append(attempt(left, f"{log}-{len(boots) + 1}" if boots else log))
         for name, verdict, seconds in boots[-1].results:
-            tried[name].append((verdict, seconds, boots[-1].log))
+            tried[name].append((verdict, seconds, pretty(boots[-1].log) + boots[-1].words.get(name, "")))
         left = [test for test in left if not good(test.name, tried[test.name][-1][0])]
         # A test that hangs keeps those after it from running.
         left.sort(key=lambda test: tried[test.name][-1][0] == "HANG")
     result = next((one for one in boots if one.splats), boots[0])
     result.splats = [splat for one in boots for splat in one.splats]
     result.results = [(name, *min(all_, key=lambda one: RANK.index(one[0]))[:2]) for name, all_ in tried.items()]
-    result.history = {name: ", then ".join(f"{verdict} ({pretty(where)})" for verdict, _, where in all_)
+    result.history = {name: ", then ".join(f"{verdict} ({where})" for verdict, _, where in all_)
                       for name, all_ in tried.items()}
     return result
 

@@ -586,6 +586,7 @@ def runs_again(box):
         one.results = [(test.name, verdicts[test.name][min(len(boots), len(verdicts[test.name])) - 1], 1.0)
                        for test in left]
         one.splats = [("late", "BUG")] if len(boots) == 2 else []
+        one.words = {"late": ": not ok 1 cause"} if len(boots) == 2 else {}
         return one
 
     result = retried(attempt, "log", [Test(name, 1, "", None) for name in verdicts],
@@ -594,7 +595,7 @@ def runs_again(box):
     assert [verdict for _, verdict, _ in result.results] == ["PASS", "PASS", "PASS", "FAIL", "SKIP"], result.results
     assert result.splats and result.console.parent.name == "log-2", result.console
     assert result.history["good"].startswith("PASS (") and ", then" not in result.history["good"]
-    assert re.fullmatch(r"FAIL \(\S+log/results\), then FAIL \(\S+log-2/results\), then PASS \(\S+log-3/results\)",
+    assert re.fullmatch(r"FAIL \(\S+log/results\), then FAIL \(\S+log-2/results: not ok 1 cause\), then PASS \(\S+log-3/results\)",
                         result.history["late"]), result.history["late"]
 
 
