@@ -26,7 +26,7 @@ from lint import lint
 from machine import MACHINES, MODES
 from series import apply_mails, export, new_files, refresh
 from tree import materialise, read_series
-from workshop import (OUT, TOP, VARS, Base, Failure, Unavailable, bases, git, lock, main, minutes_of, note, pretty, read,
+from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, Unavailable, bases, git, lock, main, minutes_of, note, pretty, read,
                       remove, run, stage, stage_dir, took, write)
 
 
@@ -152,8 +152,7 @@ def shorter(ctx):
 
 
 def workshop(ctx):
-    for function in test_workshop.CASES:
-        name, verdict, seconds, detail = test_workshop.run_case(function)
+    for name, verdict, seconds, detail in test_workshop.run_cases(test_workshop.CASES):
         yield f"workshop: {name}", verdict, seconds, detail
 
 
@@ -258,6 +257,11 @@ def side_by_side(parts):
             yield from results
 
 
+def shares(tests, boots):
+    """TESTS in shares for as many BOOTS side by side: [(suffix of the name, tests)]."""
+    return [(f"-{'ab'[boot]}" if boots > 1 else "", tests[boot::boots]) for boot in range(boots)]
+
+
 def compare(mode, pattern=""):
     """The selftests whose names match PATTERN, in MODE; an emulator of one thread runs one half, another the other."""
     def item(ctx):
@@ -265,10 +269,8 @@ def compare(mode, pattern=""):
         ctx.image("0"), ctx.image()
         machine = MACHINES[mode.machine()]
         machine.ready()
-        if machine.parallel:
-            return compare_part(ctx, mode, tests, "")
-        return side_by_side([lambda half=half, part=part: compare_part(ctx, mode, tests[half::2], part)
-                             for half, part in enumerate(("-a", "-b"))])
+        return side_by_side([lambda part=part, some=some: compare_part(ctx, mode, some, part)
+                             for part, some in shares(tests, 1 if machine.parallel else 2)])
     return item
 
 
@@ -318,16 +320,16 @@ def every_step(name):
 
 
 def debug_tests(modes):
-    """Tests on the debug kernel, in all MODES in parallel."""
-    def part(ctx, mode):
-        tests = ctx.tests(ctx.base.words(f"DEBUG_{mode.cpu}"), 5, mode.cpu)
-        result = booted(ctx, "the debug kernel", f"debug-{mode.cpu}", ctx.image("", "debug"), tests,
+    """Tests on the debug kernel, in MODES, pairs of a mode and how many boots share its tests."""
+    def share(ctx, mode, part, tests):
+        result = booted(ctx, "the debug kernel", f"debug-{mode.cpu}{part}", ctx.image("", "debug"), tests,
                         machine=mode.machine(), append=mode.parameter, slower=5)
-        return verdicts(f"debug {mode.title}", result)
+        return verdicts(f"debug {mode.title}{part}", result)
 
     def item(ctx):
         ctx.image("", "debug"), ctx.tests()
-        return side_by_side([lambda mode=mode: part(ctx, mode) for mode in modes])
+        return side_by_side([lambda mode=mode, part=part, some=some: share(ctx, mode, part, some) for mode, boots in modes
+                             for part, some in shares(ctx.tests(ctx.base.words(f"DEBUG_{mode.cpu}"), 5, mode.cpu), boots)])
     return item
 
 
@@ -351,7 +353,7 @@ def own_tests(ctx):
 def harness(target, *words):
     """A target of the memslots in user space."""
     def item(ctx):
-        run(["make", "-C", ctx.base.tree / "tools/testing/memslots", target, f"O={ctx.base.out}/memslots", *words],
+        run(["make", "-C", ctx.base.tree / "tools/testing/memslots", f"-j{NPROC}", target, f"O={ctx.base.out}/memslots", *words],
             f"{ctx.base.name}/memslots-{target}", f"make {target} in tools/testing/memslots failed")
     return item
 
@@ -369,7 +371,8 @@ def brief_items(base):
     brings = "tools/testing/memslots/Makefile" in new_files(base)
     return [
         *FORM,
-        *([("memslots in user space", harness("check"))] if brings else []),
+        # The model of the gate knows no base.
+        *([("memslots in user space", harness("check", "MODEL="))] if brings else []),
         *([("MAINTAINERS", maintained), ("patched kernel builds", lambda ctx: ctx.image() and None),
            ("own selftests", own_tests)] if base["KIND"] == "kernel" else []),
     ]
@@ -399,7 +402,7 @@ def kernel_items(base):
         ("guest", guest_runs),
         *([("arm64 tests", arm64_tests)] if "arm64" in base.words("ARCHS") else []),
         ("debug kernel builds", lambda ctx: ctx.image("", "debug") and None),
-        ("debug kernel's tests", debug_tests([MODES["amd", "npt0"], MODES["intel", "ept"]])),
+        ("debug kernel's tests", debug_tests([(MODES["amd", "npt0"], 2), (MODES["intel", "ept"], 1)])),
     ]
 
 

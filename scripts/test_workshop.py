@@ -13,9 +13,10 @@ import shutil
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from workshop import TOP, Failure, main, note, took
+from workshop import NPROC, TOP, Failure, main, note, took
 
 CASES = []
 
@@ -637,18 +638,23 @@ def run_case(function):
     return function.__name__, verdict, time.monotonic() - start, detail
 
 
+def run_cases(functions):
+    """The results of run_case() for all FUNCTIONS, in their order; each has a sandbox of its own."""
+    with ThreadPoolExecutor(int(NPROC)) as pool:
+        yield from pool.map(run_case, functions)
+
+
 def command(*names):
     unknown = set(names) - {function.__name__ for function in CASES}
     if unknown:
         raise Failure(f"no test is named {', '.join(sorted(unknown))}")
     failed = 0
-    for function in CASES:
-        if not names or function.__name__ in names:
-            name, verdict, seconds, detail = run_case(function)
-            failed += verdict == "FAIL"
-            print(f"{verdict} {name}: {function.__doc__} ({took(seconds)})", flush=True)
-            if detail:
-                note(detail)
+    wanted = [function for function in CASES if not names or function.__name__ in names]
+    for function, (name, verdict, seconds, detail) in zip(wanted, run_cases(wanted)):
+        failed += verdict == "FAIL"
+        print(f"{verdict} {name}: {function.__doc__} ({took(seconds)})", flush=True)
+        if detail:
+            note(detail)
     return 1 if failed else 0
 
 

@@ -10,10 +10,11 @@ tap=$O/check.tap
 # A program says itself what is not ok, unless it dies.
 run()
 {
-	"$@" >"$O/output"
+	output=$O/output-${1##*/}
+	"$@" >"$output"
 	status=$?
-	cat "$O/output"
-	[ $status -eq 0 ] || grep -q '^not ok' "$O/output" ||
+	cat "$output"
+	[ $status -eq 0 ] || grep -q '^not ok' "$output" ||
 		echo "not ok - status $status of $*"
 }
 
@@ -58,12 +59,15 @@ scripts()
 }
 
 {
+	# The model takes as long as much of the rest.
+	[ -z "$MODEL" ] || run "$MODEL" >"$O/model.tap" &
 	run "$O/asan/memslots" --directed
 	narrow --directed
 	run "$O/tsan/memslots" --directed
 	[ -z "$SCRIPTS" ] || scripts "$@"
-	run ./gate.sh
 	run "$MAKE" -s coverage
+	wait
+	[ -z "$MODEL" ] || cat "$O/model.tap"
 } | tee "$tap"
 
 passed=$(grep -c '^ok' "$tap")
