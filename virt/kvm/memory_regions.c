@@ -255,7 +255,6 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
  * @kvm: the VM
  * @as_id: the address space
  * @regions: all user slots of the new map, see kvm_memslots_diff(); reordered
- * @nr: number of regions
  *
  * On error, the map, the dirty logs and the generation are unchanged.
  *
@@ -276,7 +275,7 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
  * error of kvm_arch_prepare_memory_region(), or of the backing of a new slot.
  */
 int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
-			   struct kvm_map_region *regions, unsigned int nr)
+			   const struct kvm_map_regions *regions)
 {
 	struct kvm_memslots *slots = __kvm_memslots(kvm, as_id);
 	struct kvm_memslots *next = kvm_get_inactive_memslots(kvm, as_id);
@@ -287,7 +286,7 @@ int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 
 	lockdep_assert_held(&kvm->slots_lock);
 
-	r = kvm_memslots_diff(kvm, as_id, regions, nr, &diff);
+	r = kvm_memslots_diff(kvm, as_id, regions, &diff);
 	if (r || (!diff.nr_changed && !diff.nr_deleted))
 		goto out;
 
@@ -358,9 +357,9 @@ out_free:
 	kvm_memslots_diff_free(kvm, &diff, r);
 	kvm_memslots_fit_ids(next, 0);
 out:
-	trace_kvm_set_memory_regions(as_id, nr, diff.nr_deleted, diff.nr_changed,
-				     diff.nr_created, ktime_to_ns(waited),
-				     ktime_to_ns(held),
+	trace_kvm_set_memory_regions(as_id, regions->nr, diff.nr_deleted,
+				     diff.nr_changed, diff.nr_created,
+				     ktime_to_ns(waited), ktime_to_ns(held),
 				     __kvm_memslots(kvm, as_id)->generation, r);
 	return r;
 }

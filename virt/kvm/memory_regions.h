@@ -51,6 +51,26 @@
 	} while (0)
 
 /**
+ * struct kvm_map_regions - the regions of a new map
+ * @list: the regions
+ * @size: bytes of each of them: those of struct kvm_map_region, or those of struct
+ *	  kvm_userspace_memory_region, which it starts with; then the members behind
+ *	  that are not there, and no flag says that they are used
+ * @nr: number of regions
+ */
+struct kvm_map_regions {
+	void *list;
+	size_t size;
+	unsigned int nr;
+};
+
+static inline struct kvm_map_region *
+kvm_nth_region(const struct kvm_map_regions *regions, unsigned int n)
+{
+	return regions->list + n * regions->size;
+}
+
+/**
  * struct kvm_memslot_change - a slot to create or to replace
  * @old: slot to replace, with the same pages at the same addresses, whose dirty
  *	 bitmap and arch data @new takes over; or NULL
@@ -93,7 +113,7 @@ struct kvm_memslots_diff {
 
 /* memory_regions_diff.c: the difference between two maps */
 int kvm_memslots_diff(struct kvm *kvm, u16 as_id,
-		      struct kvm_map_region *regions, unsigned int nr,
+		      const struct kvm_map_regions *regions,
 		      struct kvm_memslots_diff *diff);
 int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 			    struct kvm_memslots *slots);
@@ -112,7 +132,7 @@ void kvm_memslot_carry_log(struct kvm_memslots *slots,
 
 /* memory_regions.c: a change of the whole map */
 int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
-			   struct kvm_map_region *regions, unsigned int nr);
+			   const struct kvm_map_regions *regions);
 
 /* memory_regions_ioctl.c: KVM_SET_USER_MEMORY_REGIONS */
 struct kvm_userspace_memory_regions;

@@ -94,82 +94,109 @@ static bool kvm_memslots_common(const struct kvm_memory_slot *old,
 	       new->userspace_addr + ((*start - new->base_gfn) << PAGE_SHIFT);
 }
 
-/* Check whether @new inherits the mappings of the common gfns of two slots. */
+/*
+ * Check whether @new inherits the mappings of the common gfns of two slots.  @old is
+ * none of KVM's own, as the new map has room for @new.
+ */
 static bool kvm_memslot_inherits(struct kvm *kvm,
 				 const struct kvm_memory_slot *old,
 				 struct kvm_memory_slot *new,
 				 gfn_t *start, gfn_t *end)
 {
 	return kvm_memslots_common(old, new, start, end) &&
-	       !kvm_memslot_is_internal(old) &&
 	       !((old->flags ^ new->flags) & KVM_MEM_READONLY) &&
 	       kvm_memslot_can_inherit(kvm, old, new) &&
 	       kvm_arch_memslot_inherit(kvm, old, new);
 }
 
-/* Count the user slots, and return the highest id of one plus one. */
-static unsigned int kvm_memslots_count_user(struct kvm_memslots *slots,
-					    unsigned int *nr)
-{
-	struct kvm_memory_slot *slot;
-	unsigned int end = 0;
+/* User slots that are not kept: their number, the first one, the highest id + 1. */
+struct kvm_memslots_rest {
+	struct kvm_memory_slot *first;
+	unsigned int nr, end;
+};
 
-	*nr = 0;
-	for (slot = kvm_memslot_at_or_above(slots, 0); slot;
-	     slot = kvm_memslot_next(slots, slot)) {
-		if (kvm_memslot_is_internal(slot))
-			continue;
-		end = max_t(unsigned int, end, slot->id + 1);
-		(*nr)++;
-	}
-	return end;
+static void kvm_memslots_rest_add(struct kvm_memslots_rest *rest,
+				  struct kvm_memory_slot *slot)
+{
+	if (kvm_memslot_is_internal(slot))
+		return;
+
+	rest->first = rest->first ?: slot;
+	rest->end = max_t(unsigned int, rest->end, slot->id + 1);
+	rest->nr++;
 }
 
-/* Find the slot that starts at @gfn, which is often the one after @last. */
-static struct kvm_memory_slot *
-kvm_memslots_find_start(struct kvm_memslots *slots,
-			struct kvm_memory_slot *last, gfn_t gfn)
+/*
+ * Find the slot at @gfn or above: look it up, or walk on from @slot, and do not keep
+ * the slots in between.  Not inlined, as regions that stay do not need it.
+ */
+static noinline struct kvm_memory_slot *
+kvm_memslots_seek(struct kvm_memslots *slots, struct kvm_memory_slot *slot,
+		  bool walk, gfn_t gfn, struct kvm_memslots_rest *rest)
 {
-	struct kvm_memory_slot *slot;
-
-	slot = last ? kvm_memslot_next(slots, last) : NULL;
-	if (!slot || slot->base_gfn != gfn)
+	if (!walk)
 		slot = kvm_memslot_at_or_above(slots, gfn);
-	return slot && slot->base_gfn == gfn ? slot : NULL;
+
+	while (slot && slot->base_gfn < gfn) {
+		kvm_memslots_rest_add(rest, slot);
+		slot = kvm_memslot_next(slots, slot);
+	}
+	return slot;
 }
 
 /*
  * Move regions that differ from @slots to the front of @regions, and set the bits
- * of the other ids in @kept.  Return the number of regions that differ.
+ * of the other ids in @kept, which has @nr_bits.  Return the number of regions that
+ * differ; @rest is what else @slots has.
+ *
+ * Slots are in ascending order.  If regions are, too, look at each slot once.
  */
 static int kvm_memslots_diff_sort(struct kvm_memslots *slots,
-				  struct kvm_map_region *regions,
-				  unsigned int nr, unsigned long *kept)
+				  const struct kvm_map_regions *regions,
+				  unsigned long *kept, unsigned int nr_bits,
+				  struct kvm_memslots_rest *rest)
 {
-	struct kvm_memory_slot *last = NULL;
+	struct kvm_memory_slot *slot = kvm_memslot_at_or_above(slots, 0);
 	unsigned int i, nr_changed = 0;
+	bool ascending = true;
+	gfn_t gfn, last = 0;
 
-	for (i = 0; i < nr; i++) {
-		struct kvm_map_region *region = &regions[i];
-		struct kvm_memory_slot *old;
+	for (i = 0; i < regions->nr; i++) {
+		struct kvm_map_region *region = kvm_nth_region(regions, i);
 
 		kvm_memslots_cond_resched(i);
 		if (__test_and_set_bit(region->slot, kept))
 			return -EEXIST;
 
-		old = kvm_memslots_find_start(slots, last,
-					      region->guest_phys_addr >> PAGE_SHIFT);
-		last = old ?: last;
-		if (old && old->id == region->slot &&
-		    !((old->flags ^ region->flags) & KVM_MEM_LOG_DIRTY_PAGES) &&
-		    kvm_memslot_maps(old, region))
+		gfn = region->guest_phys_addr >> PAGE_SHIFT;
+		if (!slot || slot->base_gfn != gfn) {
+			ascending = ascending && gfn >= last;
+			slot = kvm_memslots_seek(slots, slot, ascending, gfn,
+						 rest);
+		}
+		last = gfn;
+		if (slot && slot->id == region->slot &&
+		    !((slot->flags ^ region->flags) & KVM_MEM_LOG_DIRTY_PAGES) &&
+		    kvm_memslot_maps(slot, region)) {
+			slot = kvm_memslot_next(slots, slot);
 			continue;
+		}
 		if (nr_changed != i)
-			regions[nr_changed] = *region;
+			memcpy(kvm_nth_region(regions, nr_changed), region,
+			       regions->size);
 		nr_changed++;
 	}
 	for (i = 0; i < nr_changed; i++)
-		__clear_bit(regions[i].slot, kept);
+		__clear_bit(kvm_nth_region(regions, i)->slot, kept);
+
+	if (!ascending) {
+		*rest = (struct kvm_memslots_rest) {};
+		slot = kvm_memslot_at_or_above(slots, 0);
+	}
+	for (; slot; slot = kvm_memslot_next(slots, slot)) {
+		if (slot->id >= nr_bits || !test_bit(slot->id, kept))
+			kvm_memslots_rest_add(rest, slot);
+	}
 	return nr_changed;
 }
 
@@ -223,7 +250,6 @@ static int kvm_memslots_diff_add(struct kvm *kvm,
  * @regions: all user slots of the new map, in any order; each one checked by
  *	     kvm_check_map_region(), not empty, and with the id of a user slot;
  *	     reordered
- * @nr: number of regions
  * @diff: result
  *
  * Does not check for overlapping slots: kvm_memslots_diff_apply() does.
@@ -237,42 +263,40 @@ static int kvm_memslots_diff_add(struct kvm *kvm,
  * kvm_memslot_get_backing().
  */
 int kvm_memslots_diff(struct kvm *kvm, u16 as_id,
-		      struct kvm_map_region *regions, unsigned int nr,
+		      const struct kvm_map_regions *regions,
 		      struct kvm_memslots_diff *diff)
 {
 	struct kvm_memslots *slots = __kvm_memslots(kvm, as_id);
-	unsigned int nr_old, nr_changed, nr_bits = 1, end, i;
+	unsigned int nr_changed, nr_deleted, nr_bits = 1, i;
 	unsigned long *kept, *stays = NULL;
+	struct kvm_memslots_rest rest = {};
 	struct kvm_memory_slot *slot;
 	int r;
 
 	*diff = (struct kvm_memslots_diff) {};
 
-	for (i = 0; i < nr; i++)
-		nr_bits = max(nr_bits, regions[i].slot + 1);
+	for (i = 0; i < regions->nr; i++)
+		nr_bits = max(nr_bits, kvm_nth_region(regions, i)->slot + 1);
 	kept = kvcalloc(BITS_TO_LONGS(nr_bits), sizeof(*kept),
 			GFP_KERNEL_ACCOUNT);
 	if (!kept)
 		return -ENOMEM;
 
-	r = kvm_memslots_diff_sort(slots, regions, nr, kept);
+	r = kvm_memslots_diff_sort(slots, regions, kept, nr_bits, &rest);
 	if (r < 0)
 		goto out;
 
-	/* Slots that are not kept are replaced or deleted. */
 	nr_changed = r;
-	end = kvm_memslots_count_user(slots, &nr_old);
-	nr_old -= nr - nr_changed;
 	r = 0;
-	if (!nr_changed && !nr_old)
+	if (!nr_changed && !rest.nr)
 		goto out;
 
 	r = -ENOMEM;
-	i = max(nr_bits, end);
+	i = max(nr_bits, rest.end);
 	stays = kvcalloc(BITS_TO_LONGS(i), sizeof(*stays), GFP_KERNEL_ACCOUNT);
 	diff->changed = kvcalloc(nr_changed ?: 1, sizeof(*diff->changed),
 				 GFP_KERNEL_ACCOUNT);
-	diff->deleted = kvcalloc(nr_old ?: 1, sizeof(*diff->deleted),
+	diff->deleted = kvcalloc(rest.nr ?: 1, sizeof(*diff->deleted),
 				 GFP_KERNEL_ACCOUNT);
 	if (!stays || !diff->changed || !diff->deleted)
 		goto out_free;
@@ -281,16 +305,15 @@ int kvm_memslots_diff(struct kvm *kvm, u16 as_id,
 
 	for (i = 0; i < nr_changed; i++) {
 		kvm_memslots_cond_resched(i);
-		r = kvm_memslots_diff_add(kvm, diff, slots, as_id, &regions[i],
-					  stays);
+		r = kvm_memslots_diff_add(kvm, diff, slots, as_id,
+					  kvm_nth_region(regions, i), stays);
 		if (r)
 			goto out_free;
 	}
 	r = 0;
-	if (nr_changed - diff->nr_created == nr_old)
-		goto out;
-
-	for (slot = kvm_memslot_at_or_above(slots, 0); slot;
+	/* Of the rest, what is not replaced is deleted. */
+	nr_deleted = rest.nr - (nr_changed - diff->nr_created);
+	for (slot = rest.first; diff->nr_deleted < nr_deleted;
 	     slot = kvm_memslot_next(slots, slot)) {
 		if (kvm_memslot_is_internal(slot) || test_bit(slot->id, stays))
 			continue;

@@ -11,25 +11,25 @@
 #include "memory_regions.h"
 
 /* The structure of user space may be larger or smaller than that of KVM. */
-static int kvm_copy_memory_regions(struct kvm_map_region *regions,
+static int kvm_copy_memory_regions(const struct kvm_map_regions *regions,
 				   const struct kvm_userspace_memory_regions *map)
 {
 	u32 i;
 	int r;
 
-	if (map->region_size == sizeof(*regions)) {
-		if (copy_from_user(regions, u64_to_user_ptr(map->regions),
-				   map->nr_regions * sizeof(*regions)))
+	if (map->region_size == regions->size) {
+		if (copy_from_user(regions->list, u64_to_user_ptr(map->regions),
+				   regions->nr * regions->size))
 			return -EFAULT;
 		return 0;
 	}
 
-	for (i = 0; i < map->nr_regions; i++) {
+	for (i = 0; i < regions->nr; i++) {
 		u64 region = map->regions + (u64)i * map->region_size;
 
 		kvm_memslots_cond_resched(i);
-		r = copy_struct_from_user(&regions[i], sizeof(*regions),
-					  u64_to_user_ptr(region),
+		r = copy_struct_from_user(kvm_nth_region(regions, i),
+					  regions->size, u64_to_user_ptr(region),
 					  map->region_size);
 		if (r)
 			return r;
@@ -48,7 +48,7 @@ static int kvm_copy_memory_regions(struct kvm_map_region *regions,
 int kvm_vm_ioctl_set_memory_regions(struct kvm *kvm,
 				    const struct kvm_userspace_memory_regions *map)
 {
-	struct kvm_map_region *regions;
+	struct kvm_map_regions regions = { .nr = map->nr_regions };
 	u32 i;
 	int r;
 
@@ -62,22 +62,27 @@ int kvm_vm_ioctl_set_memory_regions(struct kvm *kvm,
 	    map->region_size > PAGE_SIZE)
 		return -E2BIG;
 
-	regions = kvmalloc_array(map->nr_regions, sizeof(*regions),
-				 GFP_KERNEL_ACCOUNT);
-	if (!regions)
+	/* Most VMMs pass the smallest structure, of regions that stay. */
+	regions.size = sizeof(struct kvm_userspace_memory_region);
+	if (map->region_size != regions.size)
+		regions.size = sizeof(struct kvm_map_region);
+	regions.list = kvmalloc_array(regions.nr, regions.size,
+				      GFP_KERNEL_ACCOUNT);
+	if (!regions.list)
 		return -ENOMEM;
 
-	r = kvm_copy_memory_regions(regions, map);
+	r = kvm_copy_memory_regions(&regions, map);
 	if (r)
 		goto out;
 
-	for (i = 0; i < map->nr_regions; i++) {
+	for (i = 0; i < regions.nr; i++) {
+		struct kvm_map_region *region = kvm_nth_region(&regions, i);
+
 		kvm_memslots_cond_resched(i);
 		r = -EINVAL;
-		if (!regions[i].memory_size ||
-		    regions[i].slot >= KVM_USER_MEM_SLOTS)
+		if (!region->memory_size || region->slot >= KVM_USER_MEM_SLOTS)
 			goto out;
-		r = kvm_check_map_region(kvm, &regions[i], map->region_size);
+		r = kvm_check_map_region(kvm, region, map->region_size);
 		if (r)
 			goto out;
 	}
@@ -85,9 +90,9 @@ int kvm_vm_ioctl_set_memory_regions(struct kvm *kvm,
 	r = -EINTR;
 	if (mutex_lock_killable(&kvm->slots_lock))
 		goto out;
-	r = kvm_set_memory_regions(kvm, map->as_id, regions, map->nr_regions);
+	r = kvm_set_memory_regions(kvm, map->as_id, &regions);
 	mutex_unlock(&kvm->slots_lock);
 out:
-	kvfree(regions);
+	kvfree(regions.list);
 	return r;
 }

@@ -1069,6 +1069,11 @@ static void check_diff(struct vm *vm)
 		.regions = (uintptr_t)now.list,
 	};
 	struct regions copy = now;
+	const struct kvm_map_regions regions = {
+		.list = copy.list,
+		.size = sizeof(copy.list[0]),
+		.nr = copy.nr,
+	};
 	struct kvm_memslots_diff diff;
 	u64 pages_deleted = 0, pages_created = 0;
 	bool repeated = false;
@@ -1085,7 +1090,7 @@ static void check_diff(struct vm *vm)
 		return;
 
 	mutex_lock(&vm->kvm.slots_lock);
-	r = kvm_memslots_diff(&vm->kvm, 0, copy.list, copy.nr, &diff);
+	r = kvm_memslots_diff(&vm->kvm, 0, &regions, &diff);
 	mutex_unlock(&vm->kvm.slots_lock);
 	check(r == (repeated ? -EEXIST : 0));
 	if (repeated) {

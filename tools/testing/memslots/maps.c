@@ -388,6 +388,11 @@ static int expected(const struct map *map)
 static int set_once(const struct map *next)
 {
 	struct map copy = *next;
+	const struct kvm_map_regions regions = {
+		.list = copy.list,
+		.size = sizeof(copy.list[0]),
+		.nr = copy.nr,
+	};
 	unsigned int i;
 	int r;
 
@@ -398,7 +403,7 @@ static int set_once(const struct map *next)
 	t.next = next;
 	memset(&t.seen, 0, sizeof(t.seen));
 	mutex_lock(&t.kvm.slots_lock);
-	r = kvm_set_memory_regions(&t.kvm, t.as_id, copy.list, copy.nr);
+	r = kvm_set_memory_regions(&t.kvm, t.as_id, &regions);
 	mutex_unlock(&t.kvm.slots_lock);
 	check(!t.held && !t.kvm.slots_arch_lock.held);
 	return r;

@@ -31,6 +31,7 @@ typedef __s64 s64;
 #define __init
 #define __rcu
 #define __user
+#define noinline		__attribute__((noinline))
 #define __weak			__attribute__((weak))
 #define __must_check		__attribute__((warn_unused_result))
 #define notrace
