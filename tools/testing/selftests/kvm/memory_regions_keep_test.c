@@ -309,7 +309,7 @@ static void init(bool huge, unsigned long pages, const char *what)
 
 	nr_pages = pages;
 	rotation = 0;
-	vm = __vm_create_with_one_vcpu(&vcpu, 64 + pages / 128, guest_code);
+	vm = __vm_create_with_one_vcpu(&vcpu, pages, guest_code);
 	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, CONTROL,
 				    CONTROL_SLOT, 1, 0);
 	virt_map(vm, CONTROL, CONTROL, 1);

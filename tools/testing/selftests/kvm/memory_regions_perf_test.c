@@ -44,6 +44,10 @@
 #define HUGE_PAGES	(24UL << 30 >> 12)
 #define HUGE_MAPPED	1000
 #define HUGE_GVA	0x200000000UL
+/* Slots that are split, with a mapping for each 2 MiB. */
+#define SPLIT_SMALL	(64UL << 20 >> 12)
+#define SPLIT_LARGE	(4UL << 30 >> 12)
+#define SPLIT_MAPPED	(SPLIT_LARGE * PAGE / LARGE_PAGE)
 #define ZAP_ALL		"/sys/module/kvm/parameters/memslot_zap_all"
 
 static int counts[] = { 10, 509, 32764 };
@@ -403,6 +407,19 @@ static void wait_rounds(struct control *c, int nr)
 		usleep(1000);
 }
 
+/* Let the guest read @nr pages once, and then none. */
+static void read_pages(struct control *c, u64 start, u64 stride, u64 nr)
+{
+	store(c->pages, 0);
+	wait_rounds(c, 1);
+	c->start = start;
+	c->stride = stride;
+	store(c->pages, nr);
+	wait_rounds(c, 2);
+	store(c->pages, 0);
+	wait_rounds(c, 1);
+}
+
 /* Measure the scheduling latency of another thread. */
 static bool waiter_stop;
 static int waiter_rounds, nr_waits;
@@ -464,18 +481,69 @@ static double longest_wait(int nr)
 	return ns;
 }
 
+/* Split a slot in the middle of a huge page; returns how long that takes. */
+static double split_slot(struct control *c, u64 pages)
+{
+	struct kvm_userspace_memory_region *slot = &regions[nr_fixed];
+	u64 half = pages / 2 * PAGE + 3 * PAGE;
+	double ns = 0;
+	int i;
+
+	slot[0] = (struct kvm_userspace_memory_region) {
+		.slot = FIRST_ID,
+		.guest_phys_addr = WINDOW,
+		.userspace_addr = round_up((uintptr_t)host, LARGE_PAGE),
+	};
+	slot[1] = slot[0];
+	slot[1].slot = FIRST_ID + 1;
+	slot[1].guest_phys_addr += half;
+	slot[1].userspace_addr += half;
+	slot[1].memory_size = pages * PAGE - half;
+	for (i = 0; i < ROUNDS; i++) {
+		slot[0].memory_size = pages * PAGE;
+		set_all(nr_fixed + 1);
+		read_pages(c, HUGE_GVA, LARGE_PAGE, pages * PAGE / LARGE_PAGE);
+		slot[0].memory_size = half;
+		ns += set_all(nr_fixed + 2) / ROUNDS;
+	}
+	set_all(nr_fixed);
+	return ns;
+}
+
+static void split_mapped_slots(struct control *c)
+{
+	bool no_tdp_mmu = param_is_off("/sys/module/kvm/parameters/tdp_mmu") ||
+			  shadow_paging();
+	double small, large;
+	char name[64];
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		const char *what = i ? "small pages" : "huge pages";
+
+		madvise(host, HUGE_PAGES * PAGE,
+			i ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+		/* A guest that reads maps a page of zeros, small or huge. */
+		madvise(host, HUGE_PAGES * PAGE, MADV_DONTNEED);
+		small = split_slot(c, SPLIT_SMALL);
+		large = split_slot(c, SPLIT_LARGE);
+		snprintf(name, sizeof(name), "split 64 MiB, %s", what);
+		figure(name, 1, small, "ns");
+		snprintf(name, sizeof(name), "split 4 GiB, %s", what);
+		figure(name, 1, large, "ns");
+		snprintf(name, sizeof(name), "split 4 GiB / 64 MiB, %s", what);
+		ratio(name, 1, large / small, no_tdp_mmu ? 1.5 : 1.2);
+	}
+}
+
 /* Delete a large slot of which little or nothing is mapped. */
-static void large_slot_goes(struct kvm_vm *vm, struct control *c)
+static void large_slot_goes(struct control *c)
 {
 	double ns = 0;
-	u64 p;
 	int i;
 
 	/* One MMU page table per page. */
 	madvise(host, HUGE_PAGES * PAGE, MADV_NOHUGEPAGE);
-	for (p = 0; p < HUGE_MAPPED; p++)
-		virt_map(vm, HUGE_GVA + p * LARGE_PAGE, WINDOW + p * LARGE_PAGE,
-			 1);
 	regions[nr_fixed] = (struct kvm_userspace_memory_region) {
 		.slot = FIRST_ID,
 		.guest_phys_addr = WINDOW,
@@ -484,16 +552,8 @@ static void large_slot_goes(struct kvm_vm *vm, struct control *c)
 	};
 	for (i = 0; i < 2; i++) {
 		set_all(nr_fixed + 1);
-		if (i) {
-			store(c->pages, 0);
-			wait_rounds(c, 1);
-			c->start = HUGE_GVA;
-			c->stride = LARGE_PAGE;
-			store(c->pages, HUGE_MAPPED);
-			wait_rounds(c, 2);
-			store(c->pages, 0);
-			wait_rounds(c, 1);
-		}
+		if (i)
+			read_pages(c, HUGE_GVA, LARGE_PAGE, HUGE_MAPPED);
 		ns = longest_wait(nr_fixed);
 		figure(i ? "longest wait for the CPU, large slot, mapped" :
 			   "longest wait for the CPU, large slot", 1, ns, "ns");
@@ -537,7 +597,7 @@ static void with_guest(void)
 	long faults, once, old;
 	int i, j, nr;
 
-	vm = __vm_create_with_one_vcpu(&vcpu, pages * 2 + HUGE_MAPPED * 512,
+	vm = __vm_create_with_one_vcpu(&vcpu, pages * 2 + SPLIT_MAPPED * 512,
 				       guest_code);
 	vm_fd = vm->fd;
 	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, CONTROL,
@@ -546,6 +606,9 @@ static void with_guest(void)
 				    CONTROL_SLOT + 1, pages, 0);
 	virt_map(vm, CONTROL, CONTROL, 1);
 	virt_map(vm, start, start, pages);
+	for (i = 0; i < SPLIT_MAPPED; i++)
+		virt_map(vm, HUGE_GVA + i * LARGE_PAGE, WINDOW + i * LARGE_PAGE,
+			 1);
 	c = addr_gpa2hva(vm, CONTROL);
 	c->start = start;
 	c->stride = PAGE;
@@ -604,7 +667,8 @@ static void with_guest(void)
 		      1.2);
 
 	zap_all_once();
-	large_slot_goes(vm, c);
+	split_mapped_slots(c);
+	large_slot_goes(c);
 
 	store(c->stop, 1);
 	pthread_join(thread, NULL);
