@@ -305,6 +305,7 @@ static void check_small_pages(void)
 static void init(bool huge, unsigned long pages, const char *what)
 {
 	size_t size = pages * page_size, align = 2UL << 20;
+	char kib[32];
 	int i;
 
 	nr_pages = pages;
@@ -325,6 +326,9 @@ static void init(bool huge, unsigned long pages, const char *what)
 		madvise(memory[i], size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 		memset(memory[i], 1, size);
 	}
+	/* The trace has to hold a fault for each page. */
+	snprintf(kib, sizeof(kib), "%lu", 1408 + pages / 8);
+	write_file(TRACING "buffer_size_kb", kib);
 	now = calloc(1, nr_pages);
 	before = calloc(1, nr_pages);
 	faulted = calloc(1, nr_pages);
