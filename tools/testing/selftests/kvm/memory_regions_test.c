@@ -1134,16 +1134,21 @@ static void test_random(void)
 }
 
 /*
- * Change the map while one allocation after the other fails.  KVM must refuse, or
- * do without that memory.
+ * Change the map from @from to @to while one allocation after the other fails.  KVM
+ * must refuse, or do without that memory.  @first is the map before @from, whose
+ * slots share metadata with those of @first that they are a part of.
  */
-static void fail_each(int fd, const char *what, const struct region *from,
-		      const struct region *to)
+static void fail_each(int fd, const char *what, const struct region *first,
+		      const struct region *from, const struct region *to)
 {
 	unsigned int nth, left = 0, refused = 0;
 	int r = 0, right = 1;
 
 	for (nth = 1; !left && right && (!r || r == ENOMEM); nth++) {
+		r = set_map(0, first);
+		if (r)
+			break;
+		model_set(0, first);
 		r = set_map(0, from);
 		if (r)
 			break;
@@ -1169,6 +1174,10 @@ static void fail_each(int fd, const char *what, const struct region *from,
 
 static void test_allocations(void)
 {
+	static const struct region one[] = {{ 7, LOG, 128, 256, 0 }, {}};
+	static const struct region two[] = {
+		{ 7, LOG, 128, 101, 0 }, { 3, LOG, 229, 155, 101 }, {},
+	};
 	struct region many[MAX_REGIONS + 1] = {};
 	int fd = fail_nth_open(), i;
 
@@ -1179,22 +1188,19 @@ static void test_allocations(void)
 	for (i = 0; i < MAX_REGIONS; i++)
 		many[i] = (struct region) { 20 + i, LOG, i * 16, 16, i * 16 };
 
-	fail_each(fd, "a map", EMPTY, old_map);
-	fail_each(fd, "another one", old_map, new_map);
-	fail_each(fd, "none", new_map, EMPTY);
-	fail_each(fd, "more slots", old_map, many);
-	fail_each(fd, "fewer slots", many, old_map);
-	fail_each(fd, "another id", MAP({ 7, LOG, 128, 256, 0 }),
-		  MAP({ 8, LOG, 128, 256, 0 }));
-	fail_each(fd, "logged", MAP({ 7, 0, 128, 256, 0 }),
-		  MAP({ 7, LOG, 128, 256, 0 }));
-	fail_each(fd, "not logged", MAP({ 7, LOG, 128, 256, 0 }),
-		  MAP({ 7, 0, 128, 256, 0 }));
-	fail_each(fd, "split", MAP({ 7, LOG, 128, 256, 0 }),
-		  MAP({ 7, LOG, 128, 101, 0 }, { 3, LOG, 229, 155, 101 }));
-	fail_each(fd, "merged",
-		  MAP({ 7, LOG, 128, 101, 0 }, { 3, LOG, 229, 155, 101 }),
-		  MAP({ 7, LOG, 128, 256, 0 }));
+	fail_each(fd, "a map", EMPTY, EMPTY, old_map);
+	fail_each(fd, "another one", EMPTY, old_map, new_map);
+	fail_each(fd, "none", EMPTY, new_map, EMPTY);
+	fail_each(fd, "more slots", EMPTY, old_map, many);
+	fail_each(fd, "fewer slots", old_map, many, old_map);
+	fail_each(fd, "another id", EMPTY, one, MAP({ 8, LOG, 128, 256, 0 }));
+	fail_each(fd, "logged", EMPTY, MAP({ 7, 0, 128, 256, 0 }), one);
+	fail_each(fd, "not logged", EMPTY, one, MAP({ 7, 0, 128, 256, 0 }));
+	fail_each(fd, "split", EMPTY, one, two);
+	fail_each(fd, "merged again", one, two, one);
+	fail_each(fd, "merged", EMPTY, two, one);
+	fail_each(fd, "merged and split", EMPTY, two,
+		  MAP({ 7, LOG, 128, 50, 0 }, { 3, LOG, 178, 206, 50 }));
 	close(fd);
 }
 
