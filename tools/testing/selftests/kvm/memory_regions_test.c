@@ -1179,6 +1179,7 @@ static void test_allocations(void)
 		{ 7, LOG, 128, 101, 0 }, { 3, LOG, 229, 155, 101 }, {},
 	};
 	struct region many[MAX_REGIONS + 1] = {};
+	struct region logged[8 + 1] = {}, not_logged[8 + 1] = {};
 	int fd = fail_nth_open(), i;
 
 	if (fd < 0) {
@@ -1187,6 +1188,11 @@ static void test_allocations(void)
 	}
 	for (i = 0; i < MAX_REGIONS; i++)
 		many[i] = (struct region) { 20 + i, LOG, i * 16, 16, i * 16 };
+	for (i = 0; i < 8; i++) {
+		logged[i] = many[i];
+		not_logged[i] = many[i];
+		not_logged[i].flags = 0;
+	}
 
 	fail_each(fd, "a map", EMPTY, EMPTY, old_map);
 	fail_each(fd, "another one", EMPTY, old_map, new_map);
@@ -1194,8 +1200,8 @@ static void test_allocations(void)
 	fail_each(fd, "more slots", EMPTY, old_map, many);
 	fail_each(fd, "fewer slots", old_map, many, old_map);
 	fail_each(fd, "another id", EMPTY, one, MAP({ 8, LOG, 128, 256, 0 }));
-	fail_each(fd, "logged", EMPTY, MAP({ 7, 0, 128, 256, 0 }), one);
-	fail_each(fd, "not logged", EMPTY, one, MAP({ 7, 0, 128, 256, 0 }));
+	fail_each(fd, "logged", EMPTY, not_logged, logged);
+	fail_each(fd, "not logged", EMPTY, logged, not_logged);
 	fail_each(fd, "split", EMPTY, one, two);
 	fail_each(fd, "merged again", one, two, one);
 	fail_each(fd, "merged", EMPTY, two, one);
