@@ -159,6 +159,8 @@ def boot(name, log, image, tests, machine="qemu-amd", append="", slower=1, extra
     initrd = initramfs(log / "initramfs", (TOP / "scripts/init").read_bytes(),
                        [(f"tests.d/{test.name}", test.source) for test in [*tests, *extra]],
                        "".join(f"{test.name} {test.limit} {test.command}\n" for test in tests), machine.arch)
+    # As patient as the limits of the tests are. The default is 21 seconds.
+    append += f" rcupdate.rcu_cpu_stall_timeout={21 * slower}"
     start = time.monotonic()
     process = machine.start(image, initrd, append, result.console, result.log, log, more)
     try:
