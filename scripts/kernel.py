@@ -172,7 +172,10 @@ def build(variant):
         log = variant.log()
         run([*make, variant.preset], log, f"configuring {variant.title} failed", env=env)
         check_config(variant, variant.demanded())
-        path = run([*make, *arch.target.split(), *variant.variables()], log, f"building {variant.title} failed", env=env, append=True)
+        # In depend mode, ccache does not see the .incbin by which bzImage has vmlinux in it, and takes an old one.
+        for target in ("vmlinux", arch.target) if arch.target == "bzImage" else (arch.target,):
+            path = run([*make, *target.split(), *variant.variables()], log, f"building {variant.title} failed", append=True,
+                       env={**env, **({"CCACHE_DISABLE": "1"} if target == "bzImage" else {})})
         # Keep a warning until its file is compiled again.
         said = read(path)
         compiled = set(re.findall(r"^  CC +(?:\[M\] +)?(\S+)\.o$", said, re.M))
