@@ -552,8 +552,7 @@ static void test(int slots)
 	};
 	int v;
 
-	vm = __vm_create_with_one_vcpu(&vcpus[0], nr_pages,
-				       guest_code);
+	vm = __vm_create_with_one_vcpu(&vcpus[0], nr_pages, guest_code);
 	for (v = 1; v < nr_vcpus; v++)
 		vcpus[v] = vm_vcpu_add(vm, v, guest_code);
 	virt_map(vm, WINDOW, WINDOW, nr_pages);

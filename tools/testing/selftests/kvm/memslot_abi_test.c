@@ -255,9 +255,9 @@ int main(void)
 	if (nr_as < 1)
 		nr_as = 1;
 	has_readonly = ioctl(kvm_fd, KVM_CHECK_EXTENSION,
-			     KVM_CAP_READONLY_MEM);
+			     KVM_CAP_READONLY_MEM) > 0;
 	has_clear = ioctl(kvm_fd, KVM_CHECK_EXTENSION,
-			  KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
+			  KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) > 0;
 	if (has_clear) {
 		struct kvm_enable_cap cap = {
 			.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
