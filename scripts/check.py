@@ -406,11 +406,11 @@ def kernel_items(base):
     ]
 
 
-def qemu_guest(title, config="", slower=1, **options):
-    """A guest of QEMU with the series, on the default base's patched kernel."""
+def qemu_guest(title, config="", slower=1, series="", **options):
+    """A guest of QEMU with the series, on a kernel of the default base."""
     def item(ctx):
         kernel, log = Context(next(base for base in bases() if base["DEFAULT"])), f"check/{title.replace(' ', '-')}"
-        result = guest(title, log, kernel.image("", config), slower, qemu=qemu.build(ctx.base), **options)
+        result = guest(title, log, kernel.image(series, config), slower, qemu=qemu.build(ctx.base), **options)
         detail = read(OUT / "log" / log / "play").splitlines()
         yield title, result.verdict("guest"), result.results[0][2], "; ".join(detail[-2:])
         yield clean_log(title, result)
@@ -422,6 +422,7 @@ def qemu_items():
         *FORM,
         ("each step of QEMU builds", lambda ctx: qemu.build_each(ctx.base)),
         *(qemu_guest(f"QEMU on {kind}", rounds=15, words=[kind, "/tmp/qemu", "on"]) for kind in ("pc", "q35")),
+        qemu_guest("QEMU on the pristine kernel", series="0", probe="trust"),
         qemu_guest("QEMU is killed and allocations fail", "debug", 5, probe="trust", number=20),
     ]
 
