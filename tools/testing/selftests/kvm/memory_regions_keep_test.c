@@ -29,7 +29,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <unistd.h>
 
 #include "kvm_util.h"
@@ -38,7 +37,6 @@
 #include "memory_regions_compat.h"
 #include "memory_regions_util.h"
 
-#define TRACING		"/sys/kernel/tracing/"
 #define CONTROL		0x20000000UL
 #define CONTROL_SLOT	1
 #define WINDOW		0x40000000UL
@@ -475,8 +473,7 @@ int main(int argc, char **argv)
 	ksft_print_header();
 	if (!kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS))
 		ksft_exit_skip("no KVM_SET_USER_MEMORY_REGIONS\n");
-	/* It may be mounted already, there or as a part of debugfs. */
-	mount("tracefs", TRACING, "tracefs", 0, NULL);
+	mount_tracing();
 	for (i = 0; i < ARRAY_SIZE(events); i++)
 		nr += !write_file(events[i], "1");
 	if (!nr || write_file(TRACING "events/kvm/kvm_set_memory_regions/enable",

@@ -32,7 +32,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <unistd.h>
 
 #include "kvm_util.h"
@@ -41,7 +40,6 @@
 #include "memory_regions_compat.h"
 #include "memory_regions_util.h"
 
-#define TRACING		"/sys/kernel/tracing/"
 #define MAX_VCPUS	8
 #define MAX_SLOTS	509
 #define MAX_CHANGES	1000
@@ -654,8 +652,7 @@ int main(int argc, char **argv)
 
 	ksft_print_header();
 	atomic = kvm_check_cap(KVM_CAP_USER_MEMORY_REGIONS);
-	/* It may be mounted already, there or as a part of debugfs. */
-	mount("tracefs", TRACING, "tracefs", 0, NULL);
+	mount_tracing();
 	tracing = !write_file(TRACING "events/kvm/kvm_set_memory_regions/enable",
 			      "1");
 	signal(SIGUSR1, kick);

@@ -17,7 +17,6 @@
 #include "memory_regions_util.h"
 
 #define DEBUGFS		"/sys/kernel/debug/"
-#define TRACING		DEBUGFS "tracing/"
 #define UNIT		0x100000UL
 #define SIZE		0x100000UL
 /* More lines than fit in one read, not in the order of gfns. */
@@ -163,6 +162,7 @@ static void test_trace(void)
 int main(void)
 {
 	ksft_print_header();
+	mount_tracing();
 	kvm_fd = open("/dev/kvm", O_RDWR);
 	if (kvm_fd < 0)
 		ksft_exit_skip("/dev/kvm: %s\n", strerror(errno));

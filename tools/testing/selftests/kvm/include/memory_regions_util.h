@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <time.h>
 #include <unistd.h>
 #include <linux/kernel.h>
@@ -111,6 +112,14 @@ static inline int write_file(const char *path, const char *text)
 		r = errno;
 	close(fd);
 	return r;
+}
+
+#define TRACING		"/sys/kernel/tracing/"
+
+/* Not every kernel mounts it as a part of debugfs.  It may be mounted already. */
+static inline void mount_tracing(void)
+{
+	mount("tracefs", TRACING, "tracefs", 0, NULL);
 }
 
 /* A statistic of the VM @fd, by its name in debugfs, or -1. */
