@@ -19,6 +19,7 @@ int kvm_vcpu_gate_wait(struct kvm_vcpu *vcpu, bool finish);
 void kvm_vcpu_gate_reenter(struct kvm_vcpu *vcpu);
 void kvm_vcpu_gate_init(struct kvm *kvm);
 int kvm_vcpus_hold(struct kvm *kvm);
+void kvm_vcpus_let_finish(struct kvm *kvm);
 void kvm_vcpus_release(struct kvm *kvm);
 
 /* Enter the gate if it is open. */
@@ -44,8 +45,9 @@ static inline bool kvm_vcpu_gate_try_enter(struct kvm_vcpu *vcpu)
  * @vcpu: the vCPU that the calling thread runs, not inside the gate
  * @finish: an exit to user space has to be completed before KVM_RUN returns
  *
- * Wait while vCPUs are held.  With @finish, do not wait for other vCPUs to leave;
- * KVM_REQ_LEAVE_GATE is pending then, as the guest must not be entered.
+ * Wait while vCPUs are held.  With @finish, do not wait for other vCPUs to leave,
+ * nor for readers of kvm->srcu; KVM_REQ_LEAVE_GATE is pending then, as the guest
+ * must not be entered.
  *
  * Context: in KVM_RUN, with the guest's signal mask.  May sleep.  Must not hold
  * kvm->srcu, kvm->lock or kvm->slots_lock.
@@ -124,6 +126,10 @@ static inline int kvm_vcpu_gate_pass(struct kvm_vcpu *vcpu)
 }
 
 static inline void kvm_vcpu_gate_init(struct kvm *kvm)
+{
+}
+
+static inline void kvm_vcpus_let_finish(struct kvm *kvm)
 {
 }
 #endif /* CONFIG_HAVE_KVM_VCPU_GATE */

@@ -94,6 +94,7 @@ void kvm_swap_active_memslots(struct kvm *kvm, int as_id)
 	next->last_used_slot = NULL;
 
 	kvm_arch_publish_memslots(kvm, as_id, next);
+	kvm_vcpus_let_finish(kvm);
 	synchronize_srcu_expedited(&kvm->srcu);
 
 	/*

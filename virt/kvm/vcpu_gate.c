@@ -44,7 +44,9 @@
  * a port read) may enter while others are still inside.  Otherwise it would have
  * to wait for the slowest of them, while user space expects KVM_RUN to return
  * when asked to.  It leaves the gate before it runs the guest.  Therefore, the
- * holder checks once more after it has closed the gate for these vCPUs, too.
+ * holder checks once more after it has closed the gate for these vCPUs, too.  Once
+ * the holder has made its change and only waits for readers of kvm->srcu, which may
+ * be in a page fault as well, these vCPUs may enter again.
  */
 #include <linux/kvm_host.h>
 
@@ -190,6 +192,25 @@ int kvm_vcpus_hold(struct kvm *kvm)
 	} while (!kvm_vcpu_gate_all_out(kvm));
 
 	return 0;
+}
+
+/**
+ * kvm_vcpus_let_finish - let held vCPUs complete exits to user space
+ * @kvm: the VM
+ *
+ * Called when vCPUs that enter see all of what they are held for.  Does nothing if
+ * vCPUs are not held.
+ *
+ * Context: kvm->slots_lock held, by the caller of kvm_vcpus_hold() if they are.
+ * Does not sleep.
+ */
+void kvm_vcpus_let_finish(struct kvm *kvm)
+{
+	if (kvm->gate.state != KVM_GATE_CLOSED)
+		return;
+
+	kvm_vcpu_gate_set_state(&kvm->gate, KVM_GATE_CLOSING);
+	wake_up_all(&kvm->gate.waiters);
 }
 
 /**

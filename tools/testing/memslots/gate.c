@@ -156,6 +156,34 @@ static void test_finish(struct vm *vm)
 	release();
 }
 
+/* Then the holder only waits for readers. */
+static void test_let_finish(struct vm *vm)
+{
+	gate_setup(2);
+	g.finish = true;
+	mutex_lock(&g.kvm.slots_lock);
+	kvm_vcpus_let_finish(&g.kvm);
+	check(g.kvm.gate.state == KVM_GATE_OPEN);
+	mutex_unlock(&g.kvm.slots_lock);
+	hold();
+	start(0, enter);
+	check_waits(0);
+	kvm_vcpus_let_finish(&g.kvm);
+	pthread_join(g.threads[0], NULL);
+	check(!g.result && g.inside == 1);
+	check(kvm_vcpu_gate_wanted(&g.vcpus[0]));
+	kvm_vcpu_gate_leave(&g.vcpus[0]);
+
+	/* and the others are still held */
+	g.inside = 0;
+	g.finish = false;
+	start(1, enter);
+	check_waits(1);
+	release();
+	pthread_join(g.threads[1], NULL);
+	check(!g.result && g.inside == 1);
+}
+
 /* Whoever is killed while a vCPU is inside holds none. */
 static void test_killed(struct vm *vm)
 {
@@ -321,6 +349,7 @@ const struct directed_test directed_gate[] = {
 	{ "gate: a signal", test_signal },
 	{ "gate: something to finish", test_finish },
 	{ "gate: something to finish, others inside", test_finish_early },
+	{ "gate: something to finish, the change is made", test_let_finish },
 	{ "gate: the holder is killed", test_killed },
 	{ "gate: a vCPU that becomes online", test_online },
 	{ "gate: back in where one cannot give up", test_reenter },

@@ -3,8 +3,8 @@
  * The gate between vCPUs and guest memory, virt/kvm/vcpu_gate.c, for spin.
  *
  * Two vCPUs, a holder, someone who creates the second vCPU, and a VMM that now
- * and then serves a page fault of the first vCPU only when it has stopped the
- * second one.  What a processor writes waits in a buffer for as long as it
+ * and then serves a page fault of the first vCPU, or of an ioctl that reads guest
+ * memory, only when it has stopped the second one.  What a processor writes waits in a buffer for as long as it
  * pleases, and gets to memory in any order but that which a release asks for; a
  * full barrier waits until the buffer is empty; what is read without acquire may
  * have been read earlier.  RCU promises this much: a section that does not see
@@ -19,7 +19,7 @@
  * MUTATIONS: NO_MB_CLOSED NO_MB_WAKE NO_MB_SLEEP NO_RELEASE_OUT
  * MUTATIONS: NO_ACQUIRE_OUT NO_RELEASE_OPEN NO_ACQUIRE_IN NO_SECOND_LOOK
  * MUTATIONS: NO_REQUEST NO_OWN_REQUEST NO_FINISH NO_WAKE_HOLDER NO_WAKE_OPEN
- * MUTATIONS: NO_WAKE_CLOSING NO_LOCK_REENTER FD_BEFORE_ONLINE
+ * MUTATIONS: NO_WAKE_CLOSING NO_LOCK_REENTER NO_LET_FINISH FD_BEFORE_ONLINE
  */
 #ifndef VCPUS
 #define VCPUS	1	/* or 2, but then without what is in guest memory */
@@ -55,12 +55,12 @@ bool section[2];
 bool held = false, inside[2];
 bit map_written = 0, guest_written = 0;
 bool user[2] = true;			/* in user space, with nothing to finish */
-bool stopping = false;			/* the VMM stops the second vCPU */
+byte stopping = 0;			/* the VMM stops the second vCPU */
 
 #ifdef NO_RELEASE_OPEN
 #define MAY_OPEN	true
 #else
-#define MAY_OPEN	(b_state != OPEN + 1 || !b_map)
+#define MAY_OPEN	(!b_map)
 #endif
 #ifdef NO_RELEASE_OUT
 #define MAY_BE_OUT(i)	true
@@ -304,9 +304,9 @@ enter:	/* kvm_vcpu_gate_enter() */
 	:: forever = false
 	:: i == 0 ->
 		/* a page fault; the VMM stops the other vCPU first */
-		stopping = true;
+		stopping++;
 		user[1];
-		stopping = false;
+		stopping--;
 		forever = false
 #if VCPUS == 1
 	:: i == 0 ->
@@ -488,6 +488,20 @@ next:
 	atomic { !b_map; b_map = true; map_written = 1 - map_written };
 #endif
 	held = false;
+
+	/* kvm_vcpus_let_finish() */
+#ifndef NO_LET_FINISH
+	set_state(CLOSING);
+	!b_state;
+	wake_vcpus();
+#endif
+	/* wait for readers: one has a page fault; the VMM stops the other vCPU first */
+	if
+	:: stopping++;
+		user[1];
+		stopping--
+	:: true
+	fi;
 
 release: /* kvm_vcpus_release() */
 	set_state(OPEN);

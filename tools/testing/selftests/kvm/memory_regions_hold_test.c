@@ -203,16 +203,21 @@ static bool runs(u32 v)
 	return eventually(load(control->count[v]) > before);
 }
 
-static void take_fault(u64 page)
+static void wait_for_fault(void)
 {
 	struct pollfd pollfd = { .fd = uffd, .events = POLLIN };
 	struct uffd_msg msg;
 
-	store(control->fault_page, page);
 	TEST_ASSERT(poll(&pollfd, 1, 10000) == 1 &&
 		    read(uffd, &msg, sizeof(msg)) == sizeof(msg) &&
 		    msg.event == UFFD_EVENT_PAGEFAULT,
-		    "the guest does not fault");
+		    "there is no page fault");
+}
+
+static void take_fault(u64 page)
+{
+	store(control->fault_page, page);
+	wait_for_fault();
 }
 
 static void resolve(u64 page)
@@ -390,7 +395,7 @@ static void stop_all(void)
 }
 
 #ifdef __x86_64__
-#define NR_X86_TESTS	5
+#define NR_X86_TESTS	8
 
 static bool back;
 
@@ -450,6 +455,47 @@ static void test_registers(void)
 	ksft_test_result(eventually(load(remove_result) != -1) &&
 			 !remove_result, "the call returns after the fault\n");
 	pthread_join(thread, NULL);
+}
+
+static void *translate_thread(void *arg)
+{
+	struct kvm_translation translation = { .linear_address = CONTROL };
+
+	ioctl(vcpus[NEW]->fd, KVM_TRANSLATE, &translation);
+	return NULL;
+}
+
+/* An ioctl that reads guest memory is in a page fault, rather than a vCPU. */
+static void test_ioctl_faults(void)
+{
+	pthread_t thread, translator;
+	struct kvm_sregs sregs;
+
+	start(RUNNER);
+	store(pause_io, true);
+	TEST_ASSERT(eventually(load(paused)), "the vCPU does not run");
+	TEST_ASSERT(!set_all(true), "the slot cannot be made");
+	vcpu_sregs_get(vcpus[NEW], &sregs);
+	sregs.cr3 = FAULTING + 2 * page_size;
+	vcpu_sregs_set(vcpus[NEW], &sregs);
+	pthread_create(&translator, NULL, translate_thread, NULL);
+	wait_for_fault();
+	thread = start_remove();
+	/* It takes a moment until vCPUs are held. */
+	usleep(200000);
+
+	stop_vcpu(RUNNER);
+	store(pause_io, false);
+	ksft_test_result(is_stopped(RUNNER),
+			 "a vCPU with an access to finish stops while an ioctl faults\n");
+	ksft_test_result(is_held(RUNNER) && load(remove_result) == -1,
+			 "the call waits\n");
+	resolve(2);
+	ksft_test_result(eventually(load(remove_result) != -1) &&
+			 !remove_result, "and returns after the fault\n");
+	pthread_join(thread, NULL);
+	pthread_join(translator, NULL);
+	vcpus[RUNNER]->run->immediate_exit = 0;
 }
 #else
 #define NR_X86_TESTS	0
@@ -524,6 +570,7 @@ int main(void)
 	start(FAULTER);
 	TEST_ASSERT(runs(FAULTER), "the vCPU does not run");
 	test_registers();
+	test_ioctl_faults();
 	stop_all();
 	kvm_vm_free(vm);
 #endif

@@ -91,6 +91,8 @@ static inline void vcpu_set_reg_value(struct kvm_vcpu *vcpu, u64 id, u64 value)
 	((vcpu_regs_get)((vcpu)->vm, (vcpu)->id, regs))
 #define vcpu_sregs_get(vcpu, sregs)	\
 	((vcpu_sregs_get)((vcpu)->vm, (vcpu)->id, sregs))
+#define vcpu_sregs_set(vcpu, sregs)	\
+	((vcpu_sregs_set)((vcpu)->vm, (vcpu)->id, sregs))
 #define get_ucall(vcpu, uc)		((get_ucall)((vcpu)->vm, (vcpu)->id, uc))
 #define virt_map(vm, gva, gpa, nr)	((virt_map)(vm, gva, gpa, nr, 0))
 
