@@ -114,6 +114,9 @@ static int kvm_memslots_diff_prepare(struct kvm *kvm, struct kvm_memslots *slots
 
 		kvm_memslots_cond_resched(i);
 		if (kvm_memslot_change_is_id_only(change)) {
+			r = kvm_refresh_slot_arch(kvm, change->old, change->new);
+			if (r)
+				return r;
 			change->new->dirty_bitmap = change->old->dirty_bitmap;
 			continue;
 		}
@@ -136,13 +139,14 @@ static int kvm_memslots_diff_prepare(struct kvm *kvm, struct kvm_memslots *slots
 static int kvm_memslots_diff_hold(struct kvm *kvm,
 				  const struct kvm_memslots_diff *diff)
 {
-	unsigned int i;
+	unsigned int kinds = kvm_slots_arch_kinds(kvm), i;
 	int r;
 
 	kvm_unlock_slots_arch(kvm);
 	r = kvm_vcpus_hold(kvm);
 	kvm_lock_slots_arch(kvm);
-	if (r)
+	/* Do not visit all new slots for nothing. */
+	if (r || !kvm_slots_arch_changed(kvm, kinds))
 		return r;
 
 	for (i = 0; i < diff->nr_changed; i++) {
@@ -164,6 +168,9 @@ static int kvm_memslots_diff_bind(struct kvm *kvm, struct kvm_memslots_diff *dif
 {
 	unsigned int i;
 	int r;
+
+	if (!kvm_memslots_bind(diff->has_backing))
+		return 0;
 
 	for (i = 0; i < diff->nr_changed; i++) {
 		if (!diff->changed[i].old) {
@@ -271,8 +278,9 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
  * a gfn of the old map goes, or changes its memory or access, waits until all
  * vCPUs have left the gate.
  * Return: 0; -EEXIST for a repeated id or overlapping slots; -EINVAL if there are
- * too many pages in total; -ENOMEM; -EINTR if the caller is being killed; or an
- * error of kvm_arch_prepare_memory_region(), or of the backing of a new slot.
+ * too many pages in total; -ENOMEM; -EINTR if the caller is being killed; -EAGAIN if
+ * the architecture can keep fewer mappings than kvm_arch_memslot_inherit() said; or
+ * another error of kvm_arch_prepare_memory_region(), or of the backing of a new slot.
  */
 int kvm_set_memory_regions(struct kvm *kvm, u16 as_id,
 			   const struct kvm_map_regions *regions)

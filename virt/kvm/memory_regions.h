@@ -24,12 +24,16 @@
  *					vCPUs with this lock held
  *	kvm_unlock_slots_arch()		drop that lock
  *	kvm_refresh_slot_arch()		update the arch data of a new slot
+ *	kvm_slots_arch_kinds()		get a number that tells what all slots have of it
+ *	kvm_slots_arch_changed()	check whether that is another one now
  *	kvm_swap_active_memslots()	publish the inactive set, drop that lock,
  *					and wait for readers
  *	kvm_memslot_same_backing()	check whether a region has a slot's backing
  *	kvm_memslot_can_inherit()	check whether a slot can hand over mappings
  *					to a new slot
  *	kvm_memslot_get_backing()	take a reference to the backing of a new slot
+ *	kvm_memslot_has_backing()	check whether it has one, besides a host address
+ *	kvm_memslots_bind()		check whether to bind those of all new slots
  *	kvm_memslot_bind_backing()	bind it
  *	kvm_memslot_put_backing()	put the reference
  *	kvm_arch_memslot_inherit()	let a new slot take over mappings, if the
@@ -92,6 +96,7 @@ struct kvm_memslot_change {
  * @changed: slots to create or to replace
  * @nr_changed: number of slots to create or to replace
  * @nr_bound: number of those whose backing is bound
+ * @has_backing: a slot to create has a backing
  * @nr_created: number of slots to create, i.e. without an old slot
  * @pages_created: number of pages in the slots to create
  * @gone: the parts of slots to delete whose mappings no new slot inherits, in
@@ -105,6 +110,7 @@ struct kvm_memslots_diff {
 	struct kvm_memslot_change *changed;
 	unsigned int nr_changed;
 	unsigned int nr_bound;
+	bool has_backing;
 	unsigned int nr_created;
 	u64 pages_created;
 	struct kvm_memslot_range *gone;

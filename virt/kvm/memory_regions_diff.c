@@ -235,6 +235,7 @@ static int kvm_memslots_diff_add(struct kvm *kvm,
 			kfree(new);
 			return r;
 		}
+		diff->has_backing |= kvm_memslot_has_backing(new);
 		diff->nr_created++;
 		diff->pages_created += new->npages;
 	}

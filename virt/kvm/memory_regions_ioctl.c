@@ -37,6 +37,36 @@ static int kvm_copy_memory_regions(const struct kvm_map_regions *regions,
 	return 0;
 }
 
+/* Read the regions, check them, and set them. */
+static int kvm_try_set_memory_regions(struct kvm *kvm,
+				      const struct kvm_userspace_memory_regions *map,
+				      const struct kvm_map_regions *regions)
+{
+	u32 i;
+	int r;
+
+	r = kvm_copy_memory_regions(regions, map);
+	if (r)
+		return r;
+
+	for (i = 0; i < regions->nr; i++) {
+		struct kvm_map_region *region = kvm_nth_region(regions, i);
+
+		kvm_memslots_cond_resched(i);
+		if (!region->memory_size || region->slot >= KVM_USER_MEM_SLOTS)
+			return -EINVAL;
+		r = kvm_check_map_region(kvm, region, map->region_size);
+		if (r)
+			return r;
+	}
+
+	if (mutex_lock_killable(&kvm->slots_lock))
+		return -EINTR;
+	r = kvm_set_memory_regions(kvm, map->as_id, regions);
+	mutex_unlock(&kvm->slots_lock);
+	return r;
+}
+
 /**
  * kvm_vm_ioctl_set_memory_regions - KVM_SET_USER_MEMORY_REGIONS
  * @kvm: the VM
@@ -49,7 +79,6 @@ int kvm_vm_ioctl_set_memory_regions(struct kvm *kvm,
 				    const struct kvm_userspace_memory_regions *map)
 {
 	struct kvm_map_regions regions = { .nr = map->nr_regions };
-	u32 i;
 	int r;
 
 	if (!kvm_arch_can_replace_memslots(kvm))
@@ -71,28 +100,11 @@ int kvm_vm_ioctl_set_memory_regions(struct kvm *kvm,
 	if (!regions.list)
 		return -ENOMEM;
 
-	r = kvm_copy_memory_regions(&regions, map);
-	if (r)
-		goto out;
+	/* The next time, the architecture keeps fewer mappings. */
+	do {
+		r = kvm_try_set_memory_regions(kvm, map, &regions);
+	} while (r == -EAGAIN);
 
-	for (i = 0; i < regions.nr; i++) {
-		struct kvm_map_region *region = kvm_nth_region(&regions, i);
-
-		kvm_memslots_cond_resched(i);
-		r = -EINVAL;
-		if (!region->memory_size || region->slot >= KVM_USER_MEM_SLOTS)
-			goto out;
-		r = kvm_check_map_region(kvm, region, map->region_size);
-		if (r)
-			goto out;
-	}
-
-	r = -EINTR;
-	if (mutex_lock_killable(&kvm->slots_lock))
-		goto out;
-	r = kvm_set_memory_regions(kvm, map->as_id, &regions);
-	mutex_unlock(&kvm->slots_lock);
-out:
 	kvfree(regions.list);
 	return r;
 }

@@ -816,6 +816,7 @@ static void test_all_at_once(struct vm *vm)
 		.regions = (uintptr_t)list,
 	};
 	struct kvm_memslot_ids *ids = &vm->kvm.memslot_space[1].ids;
+	struct kvm_userspace_memory_region was;
 	struct kvm_memory_slot *slot;
 	unsigned int i, nr = KVM_USER_MEM_SLOTS, calls;
 
@@ -839,6 +840,7 @@ static void test_all_at_once(struct vm *vm)
 
 	/* one of them split, for which another one goes */
 	slot = id_to_memslot(vm->kvm.memslots[1], 7);
+	was = list[200];
 	list[100].memory_size = PAGE_SIZE;
 	list[200].guest_phys_addr = list[100].guest_phys_addr + PAGE_SIZE;
 	list[200].userspace_addr = list[100].userspace_addr + PAGE_SIZE;
@@ -851,6 +853,16 @@ static void test_all_at_once(struct vm *vm)
 	check_map(vm, 1, list, nr);
 	check(id_to_memslot(vm->kvm.memslots[1], 7) == slot);
 	check(vm->kvm.memslots[1]->generation == 5);
+
+	/* Regions are read again if the architecture takes back what it said. */
+	list[100].memory_size = 2 * PAGE_SIZE;
+	list[200] = was;
+	vm->req.prepare_error = -EAGAIN;
+	vm->req.prepare_after = 3;
+	check(!kvm_vm_ioctl_set_memory_regions(&vm->kvm, &all));
+	vm->req.prepare_error = 0;
+	check_map(vm, 1, list, nr);
+	check(id_to_memslot(vm->kvm.memslots[1], 7) == slot);
 
 	/* All ids, one further. */
 	for (i = 0; i < nr; i++)

@@ -32,12 +32,14 @@ static struct {
 	const struct map *next;
 	bool held;
 	bool refuses;		/* the architecture cannot hand mappings over */
-	unsigned int fail_prepare, fail_hold;	/* which one fails, 0: none */
+	/* which one fails, 0: none */
+	unsigned int fail_prepare, fail_hold, fail_refresh;
+	unsigned int kinds;	/* of metadata, which has changed so often */
 	struct {
 		unsigned int flushed;	/* pages */
 		gfn_t flushed_to;
 		unsigned int synced, created, flags, deleted;
-		bool written[GFNS];
+		bool written[GFNS], no_refresh;
 	} seen;
 } t;
 
@@ -144,11 +146,28 @@ int kvm_arch_prepare_memory_region(struct kvm *kvm,
 	write_some(t.maps[t.as_id].dirty);
 	if (t.fail_prepare && !--t.fail_prepare)
 		return -EBUSY;
+	if (change == KVM_MR_FLAGS_ONLY)
+		new->arch = old->arch;
 	if (change != KVM_MR_CREATE)
 		return 0;
 
 	new->arch.base = base_of(new->base_gfn);
 	return new->arch.base ? 0 : -ENOMEM;
+}
+
+int kvm_arch_refresh_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
+{
+	check(kvm->slots_arch_lock.held);
+	if (!t.fail_refresh || --t.fail_refresh)
+		return 0;
+	t.seen.no_refresh = true;
+	return -EBUSY;
+}
+
+unsigned int kvm_arch_memslot_metadata_kinds(struct kvm *kvm)
+{
+	check(kvm->slots_arch_lock.held);
+	return t.kinds;
 }
 
 void kvm_arch_free_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
@@ -228,25 +247,32 @@ void trace_kvm_set_memory_regions(u16 as_id, unsigned int nr,
 	check(changed >= t.seen.created);
 }
 
-/* Someone gets new metadata for a slot in use, while the lock is dropped. */
+/* Slots in use get new metadata as long as the lock is not held. */
+static void change_metadata(struct mutex *lock)
+{
+	unsigned int failing = shim_memory.fail_at;
+	struct kvm_memory_slot *slot;
+
+	if (lock != &t.kvm.slots_arch_lock || !below(3))
+		return;
+	t.kinds++;
+	shim_memory.fail_at = 0;
+	for (slot = kvm_memslot_at_or_above(__kvm_memslots(&t.kvm, t.as_id), 0);
+	     slot; slot = kvm_memslot_next(__kvm_memslots(&t.kvm, t.as_id), slot)) {
+		kfree(slot->arch.base);
+		slot->arch.base = base_of(slot->base_gfn);
+	}
+	shim_memory.fail_at = failing;
+}
+
 int __wrap_kvm_vcpus_hold(struct kvm *kvm)
 {
-	struct kvm_memory_slot *slot;
-	unsigned int failing = shim_memory.fail_at;
 	int r;
 
 	check(!t.held && !kvm->slots_arch_lock.held);
 	if (t.fail_hold) {
 		t.fail_hold = 0;
 		return -EINTR;
-	}
-	slot = kvm_memslot_at_or_above(__kvm_memslots(kvm, t.as_id),
-				       below(GFNS));
-	if (slot) {
-		kfree(slot->arch.base);
-		shim_memory.fail_at = 0;
-		slot->arch.base = base_of(slot->base_gfn);
-		shim_memory.fail_at = failing;
 	}
 	r = __real_kvm_vcpus_hold(kvm);
 	t.held = !r;
@@ -255,7 +281,7 @@ int __wrap_kvm_vcpus_hold(struct kvm *kvm)
 
 void __wrap_kvm_vcpus_release(struct kvm *kvm)
 {
-	check(t.held && t.seen.synced == 1);
+	check(t.held && t.seen.synced == !t.seen.no_refresh);
 	t.held = false;
 	__real_kvm_vcpus_release(kvm);
 }
@@ -431,10 +457,12 @@ static void set(struct map *next, bool no_memory)
 	t.refuses = !below(4);
 	t.fail_prepare = below(8);
 	t.fail_hold = below(2);
+	t.fail_refresh = below(4);
 	while ((r = set_once(next)) == -EBUSY || r == -EINTR)
 		check_all();
 	t.fail_prepare = 0;
 	t.fail_hold = 0;
+	t.fail_refresh = 0;
 done:
 	check(r == wanted);
 	if (r) {
@@ -592,6 +620,7 @@ void directed_run(const struct directed_test *test)
 		t.generation[as_id] = as_id;
 	}
 	add_private();
+	shim_locking = change_metadata;
 	t.kvm.srcu.on_sync = on_sync;
 	t.kvm.srcu.on_synced = on_synced;
 	test->run(NULL);

@@ -43,8 +43,12 @@ void mutex_init(struct mutex *lock)
 	lock->held = false;
 }
 
+void (*shim_locking)(struct mutex *lock);
+
 void mutex_lock(struct mutex *lock)
 {
+	if (shim_locking)
+		shim_locking(lock);
 	pthread_mutex_lock(&lock->mutex);
 	lock->held = true;
 }

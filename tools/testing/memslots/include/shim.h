@@ -151,6 +151,8 @@ struct mutex {
 };
 
 void mutex_init(struct mutex *lock);
+/* Called before a lock is taken, if set. */
+extern void (*shim_locking)(struct mutex *lock);
 void mutex_lock(struct mutex *lock);
 void mutex_unlock(struct mutex *lock);
 

@@ -48,25 +48,31 @@ kvm_memslot_next(struct kvm_memslots *slots, struct kvm_memory_slot *slot)
 				   gfn_node[slots->node_idx]) : NULL;
 }
 
-/* Neighbours are not remembered, and a set is not copied. */
+/* The end of the slot that was inserted last, and the slot above it. */
 struct kvm_memslots_place {
+	gfn_t end;
+	struct kvm_memory_slot *above;
 };
 
 static inline bool kvm_memslots_insert(struct kvm_memslots *slots,
 				       struct kvm_memory_slot *new,
 				       struct kvm_memslots_place *place)
 {
-	struct kvm_memory_slot *above;
+	/* Look it up, unless @new belongs right behind the last one. */
+	if (!place->end || new->base_gfn < place->end ||
+	    (place->above && place->above->base_gfn <= new->base_gfn))
+		place->above = kvm_memslot_at_or_above(slots, new->base_gfn);
 
 	/* kvm_insert_gfn_node() must not see the same base_gfn twice. */
-	above = kvm_memslot_at_or_above(slots, new->base_gfn);
-	if (above && above->base_gfn < new->base_gfn + new->npages)
+	place->end = new->base_gfn + new->npages;
+	if (place->above && place->above->base_gfn < place->end)
 		return false;
 
 	kvm_memslots_replace(slots, NULL, new);
 	return true;
 }
 
+/* A set is not copied. */
 static inline bool kvm_memslots_try_copy(struct kvm_memslots *slots,
 					 struct kvm_memslots *from,
 					 unsigned int nr_changes)
@@ -108,6 +114,16 @@ static inline void kvm_lock_slots_arch(struct kvm *kvm)
 static inline void kvm_unlock_slots_arch(struct kvm *kvm)
 {
 	mutex_unlock(&kvm->slots_arch_lock);
+}
+
+static inline unsigned int kvm_slots_arch_kinds(struct kvm *kvm)
+{
+	return kvm_arch_memslot_metadata_kinds(kvm);
+}
+
+static inline bool kvm_slots_arch_changed(struct kvm *kvm, unsigned int kinds)
+{
+	return kvm_slots_arch_kinds(kvm) != kinds;
 }
 
 static inline int kvm_refresh_slot_arch(struct kvm *kvm,

@@ -44,6 +44,11 @@ kvm_memslot_same_backing(const struct kvm_memory_slot *slot,
 	return true;
 }
 
+static inline bool kvm_memslot_has_backing(const struct kvm_memory_slot *slot)
+{
+	return kvm_slot_has_gmem(slot);
+}
+
 static inline int kvm_memslot_get_backing(struct kvm *kvm,
 					  struct kvm_memory_slot *new,
 					  const struct kvm_map_region *region)
@@ -51,6 +56,11 @@ static inline int kvm_memslot_get_backing(struct kvm *kvm,
 	return kvm_slot_has_gmem(new) ?
 	       kvm_gmem_prepare_memory_region(kvm, new, region->guest_memfd,
 					      region->guest_memfd_offset) : 0;
+}
+
+static inline bool kvm_memslots_bind(bool has_backing)
+{
+	return has_backing;
 }
 
 static inline int kvm_memslot_bind_backing(struct kvm *kvm,

@@ -81,5 +81,6 @@ struct kvm_vcpu {
 #include "kvm_common.h"
 
 int kvm_arch_refresh_memslot(struct kvm *kvm, struct kvm_memory_slot *slot);
+unsigned int kvm_arch_memslot_metadata_kinds(struct kvm *kvm);
 
 #endif /* __KVM_HOST_H */
