@@ -4,12 +4,12 @@
  *
  * Two vCPUs, a holder, someone who creates the second vCPU, and a VMM that now
  * and then serves a page fault of the first vCPU, or of an ioctl that reads guest
- * memory, only when it has stopped the second one.  What a processor writes waits in a buffer for as long as it
- * pleases, and gets to memory in any order but that which a release asks for; a
- * full barrier waits until the buffer is empty; what is read without acquire may
- * have been read earlier.  RCU promises this much: a section that does not see
- * what was written before a grace period is over when that ends, and what it
- * wrote can be seen then.
+ * memory, only when it has stopped the second one.  What a processor writes waits
+ * in a buffer for as long as it pleases, and gets to memory in any order but that
+ * which a release asks for; a full barrier waits until the buffer is empty; what is
+ * read without acquire may have been read earlier.  RCU promises this much: a
+ * section that does not see what was written before a grace period is over when
+ * that ends, and what it wrote can be seen then.
  *
  * To be shown: no vCPU is inside while they are held, each side sees what the
  * other one did before, and nobody waits for ever.  Each of the mutations is a
