@@ -146,7 +146,7 @@ static int kvm_memslots_diff_hold(struct kvm *kvm,
 	r = kvm_vcpus_hold(kvm);
 	kvm_lock_slots_arch(kvm);
 	/* Do not visit all new slots for nothing. */
-	if (r || !kvm_slots_arch_changed(kvm, kinds))
+	if (r || kvm_slots_arch_kinds(kvm) == kinds)
 		return r;
 
 	for (i = 0; i < diff->nr_changed; i++) {
@@ -169,15 +169,13 @@ static int kvm_memslots_diff_bind(struct kvm *kvm, struct kvm_memslots_diff *dif
 	unsigned int i;
 	int r;
 
-	if (!kvm_memslots_bind(diff->has_backing))
+	if (!diff->has_backing)
 		return 0;
 
 	for (i = 0; i < diff->nr_changed; i++) {
-		if (!diff->changed[i].old) {
-			r = kvm_memslot_bind_backing(kvm, diff->changed[i].new);
-			if (r)
-				return r;
-		}
+		r = kvm_memslot_bind_backing(kvm, diff->changed[i].new);
+		if (r)
+			return r;
 		diff->nr_bound = i + 1;
 	}
 	return 0;
@@ -267,12 +265,12 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
  *
  * Arch hooks are called with valid slots: inherit for each two slots that have
  * memory in common; prepare for each deleted slot, then for each new slot; flush
- * for what is gone; commit for each new slot, then for each deleted slot.  The kind of change is
- * KVM_MR_FLAGS_ONLY if only logging is enabled or disabled, and KVM_MR_CREATE for
- * all other new slots.  If such a slot inherits mappings, and logging is enabled or
- * disabled for some of them, commit is called twice: the second time as for
- * KVM_MR_FLAGS_ONLY, with an old slot that differs in this.  If only the id of a
- * slot changes, no hook is called for it.
+ * for what is gone; commit for each new slot, then for each deleted slot.  The kind
+ * of change is KVM_MR_FLAGS_ONLY if only logging is enabled or disabled, and
+ * KVM_MR_CREATE for all other new slots.  If such a slot inherits mappings, and
+ * logging is enabled or disabled for some of them, commit is called twice: the
+ * second time as for KVM_MR_FLAGS_ONLY, with an old slot that differs in this.  If
+ * only the id of a slot changes, no hook is called for it.
  *
  * Context: kvm->slots_lock held.  Sleeps; waits once for readers of kvm->srcu.  If
  * a gfn of the old map goes, or changes its memory or access, waits until all

@@ -25,7 +25,6 @@
  *	kvm_unlock_slots_arch()		drop that lock
  *	kvm_refresh_slot_arch()		update the arch data of a new slot
  *	kvm_slots_arch_kinds()		get a number that tells what all slots have of it
- *	kvm_slots_arch_changed()	check whether that is another one now
  *	kvm_swap_active_memslots()	publish the inactive set, drop that lock,
  *					and wait for readers
  *	kvm_memslot_same_backing()	check whether a region has a slot's backing
@@ -33,7 +32,6 @@
  *					to a new slot
  *	kvm_memslot_get_backing()	take a reference to the backing of a new slot
  *	kvm_memslot_has_backing()	check whether it has one, besides a host address
- *	kvm_memslots_bind()		check whether to bind those of all new slots
  *	kvm_memslot_bind_backing()	bind it
  *	kvm_memslot_put_backing()	put the reference
  *	kvm_arch_memslot_inherit()	let a new slot take over mappings, if the

@@ -122,11 +122,6 @@ static inline bool kvm_memslot_has_backing(const struct kvm_memory_slot *slot)
 	return false;
 }
 
-static inline bool kvm_memslots_bind(bool has_backing)
-{
-	return true;
-}
-
 static inline int kvm_memslot_bind_backing(struct kvm *kvm,
 					   struct kvm_memory_slot *new)
 {
@@ -174,12 +169,6 @@ static inline void kvm_unlock_slots_arch(struct kvm *kvm)
 static inline unsigned int kvm_slots_arch_kinds(struct kvm *kvm)
 {
 	return 0;
-}
-
-/* Refreshing a slot does nothing, so it does not matter how often that is done. */
-static inline bool kvm_slots_arch_changed(struct kvm *kvm, unsigned int kinds)
-{
-	return true;
 }
 
 static inline int kvm_refresh_slot_arch(struct kvm *kvm,

@@ -14,6 +14,8 @@
 #define GFNS		600
 #define MAPS		20000
 #define HVA		(TASK_SIZE / 2)
+#define MEMFDS		2
+#define MEMFD_PAGES	2048
 
 struct map {
 	unsigned int nr;
@@ -33,14 +35,17 @@ static struct {
 	bool held;
 	bool refuses;		/* the architecture cannot hand mappings over */
 	/* which one fails, 0: none */
-	unsigned int fail_prepare, fail_hold, fail_refresh;
+	unsigned int fail_prepare, fail_hold, fail_refresh, fail_get, fail_bind;
 	unsigned int kinds;	/* of metadata, which has changed so often */
 	struct {
 		unsigned int flushed;	/* pages */
 		gfn_t flushed_to;
 		unsigned int synced, created, flags, deleted;
-		bool written[GFNS], no_refresh;
+		bool written[GFNS], gave_up;
 	} seen;
+
+	struct file memfds[MEMFDS];
+	struct kvm_memory_slot *bound[MEMFDS][MEMFD_PAGES];
 } t;
 
 static unsigned int below(unsigned int limit)
@@ -79,6 +84,27 @@ static const struct kvm_map_region *region_at(const struct map *map, gfn_t gfn)
 	return NULL;
 }
 
+static bool has_memfd(const struct kvm_map_region *region)
+{
+	return region->flags & KVM_MEM_GUEST_MEMFD;
+}
+
+static unsigned long memfd_page(const struct kvm_map_region *region)
+{
+	return region->guest_memfd_offset >> PAGE_SHIFT;
+}
+
+/* What is bound to guest_memfd stays as it is, or goes. */
+static bool same_backing(const struct kvm_map_region *a,
+			 const struct kvm_map_region *b)
+{
+	if (!has_memfd(a) && !has_memfd(b))
+		return true;
+	return has_memfd(a) && has_memfd(b) && a->slot == b->slot &&
+	       a->guest_memfd == b->guest_memfd &&
+	       a->guest_memfd_offset == b->guest_memfd_offset;
+}
+
 /* The region that takes over the mappings of @region, or hands its own on. */
 static const struct kvm_map_region *
 twin_of(const struct map *map, const struct kvm_map_region *region)
@@ -88,7 +114,8 @@ twin_of(const struct map *map, const struct kvm_map_region *region)
 	return twin && twin->guest_phys_addr == region->guest_phys_addr &&
 	       twin->memory_size == region->memory_size &&
 	       twin->userspace_addr == region->userspace_addr &&
-	       !((twin->flags ^ region->flags) & KVM_MEM_READONLY) ? twin : NULL;
+	       !((twin->flags ^ region->flags) & KVM_MEM_READONLY) &&
+	       same_backing(twin, region) ? twin : NULL;
 }
 
 /* The mappings of a page stay if its memory and access do. */
@@ -99,7 +126,18 @@ static bool stays(const struct map *map, const struct map *next, gfn_t gfn)
 
 	return old && new && hva_of(old, gfn) == hva_of(new, gfn) &&
 	       !((old->flags ^ new->flags) & KVM_MEM_READONLY) &&
-	       (!t.refuses || twin_of(next, old));
+	       ((!t.refuses && !has_memfd(old) && !has_memfd(new)) ||
+		twin_of(next, old));
+}
+
+static unsigned int count_lost(const struct map *map, const struct map *next)
+{
+	unsigned int lost = 0;
+	gfn_t gfn;
+
+	for (gfn = 0; gfn < GFNS; gfn++)
+		lost += region_at(map, gfn) && !stays(map, next, gfn);
+	return lost;
 }
 
 /* Somebody writes through the active set now and then. */
@@ -160,7 +198,7 @@ int kvm_arch_refresh_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
 	check(kvm->slots_arch_lock.held);
 	if (!t.fail_refresh || --t.fail_refresh)
 		return 0;
-	t.seen.no_refresh = true;
+	t.seen.gave_up = true;
 	return -EBUSY;
 }
 
@@ -221,6 +259,7 @@ bool kvm_arch_memslot_inherit(struct kvm *kvm,
 	      new->userspace_addr - (new->base_gfn << PAGE_SHIFT));
 	check(old->id < KVM_USER_MEM_SLOTS);
 	check(!((old->flags ^ new->flags) & KVM_MEM_READONLY));
+	check(!((old->flags | new->flags) & KVM_MEM_GUEST_MEMFD));
 	return !t.refuses;
 }
 
@@ -245,6 +284,74 @@ void trace_kvm_set_memory_regions(u16 as_id, unsigned int nr,
 		return;
 	check(deleted == t.seen.deleted && created == t.seen.created);
 	check(changed >= t.seen.created);
+}
+
+/* A descriptor is the number of its file. */
+struct file *shim_fd(int fd)
+{
+	return &t.memfds[fd];
+}
+
+void fput(struct file *file)
+{
+	check(file->users--);
+}
+
+int kvm_gmem_prepare_memory_region(struct kvm *kvm, struct kvm_memory_slot *slot,
+				   unsigned int fd, uoff_t offset)
+{
+	check(!t.held && !kvm->slots_arch_lock.held);
+	if (t.fail_get && !--t.fail_get)
+		return -EBUSY;
+	slot->gmem.file = shim_fd(fd);
+	slot->gmem.file->users++;
+	slot->gmem.pgoff = offset >> PAGE_SHIFT;
+	return 0;
+}
+
+static struct kvm_memory_slot **bound_to(const struct kvm_memory_slot *slot)
+{
+	return &t.bound[slot->gmem.file - t.memfds][slot->gmem.pgoff];
+}
+
+/* From now on, others find the slot through its file. */
+int kvm_gmem_commit_memory_region(struct kvm *kvm, struct kvm_memory_slot *slot)
+{
+	struct kvm_memory_slot **bound = bound_to(slot);
+	void *node = alloc(1);
+	unsigned long i;
+	int r = 0;
+
+	check(kvm->slots_arch_lock.held && !t.seen.flushed);
+	check(t.held == !!count_lost(&t.maps[t.as_id], t.next));
+	kfree(node);
+	if (!node)
+		r = -ENOMEM;
+	if (t.fail_bind && !--t.fail_bind)
+		r = -EBUSY;
+	for (i = 0; i < slot->npages && !r; i++) {
+		if (bound[i])
+			r = -EEXIST;
+	}
+	t.seen.gave_up = r;
+	for (i = 0; i < slot->npages && !r; i++)
+		bound[i] = slot;
+	return r;
+}
+
+void kvm_gmem_unbind(struct kvm_memory_slot *slot)
+{
+	struct kvm_memory_slot **bound;
+	unsigned long i;
+
+	check(!t.held && !t.kvm.slots_arch_lock.held);
+	if (!slot->gmem.file)
+		return;
+	bound = bound_to(slot);
+	for (i = 0; i < slot->npages; i++) {
+		check(bound[i] == slot);
+		bound[i] = NULL;
+	}
 }
 
 /* Slots in use get new metadata as long as the lock is not held. */
@@ -281,7 +388,7 @@ int __wrap_kvm_vcpus_hold(struct kvm *kvm)
 
 void __wrap_kvm_vcpus_release(struct kvm *kvm)
 {
-	check(t.held && t.seen.synced == !t.seen.no_refresh);
+	check(t.held && t.seen.synced == !t.seen.gave_up);
 	t.held = false;
 	__real_kvm_vcpus_release(kvm);
 }
@@ -324,10 +431,33 @@ static void check_slot(const struct map *map, struct kvm_memslots *slots,
 	check(npages_of(region) == slot->npages);
 	check(region->userspace_addr == slot->userspace_addr);
 	check(region->flags == slot->flags);
+	for (i = 0; has_memfd(region) && i < slot->npages; i++)
+		check(t.bound[region->guest_memfd][memfd_page(region) + i] ==
+		      slot);
 	check(!slot->dirty_bitmap == !(region->flags & DIRTY));
 	for (i = 0; slot->dirty_bitmap && i < slot->npages; i++)
 		check(test_bit_le(i, slot->dirty_bitmap) ==
 		      map->dirty[slot->base_gfn + i]);
+}
+
+/* Slots have no reference to their file. */
+static void check_memfds(void)
+{
+	unsigned long i, left = 0;
+	unsigned int n, as_id;
+
+	for (n = 0; n < MEMFDS; n++) {
+		check(!t.memfds[n].users);
+		for (i = 0; i < MEMFD_PAGES; i++)
+			left += !!t.bound[n][i];
+	}
+	for (as_id = 0; as_id < KVM_MAX_NR_ADDRESS_SPACES; as_id++) {
+		for (n = 0; n < t.maps[as_id].nr; n++) {
+			if (has_memfd(&t.maps[as_id].list[n]))
+				left -= npages_of(&t.maps[as_id].list[n]);
+		}
+	}
+	check(!left);
 }
 
 static void check_all(void)
@@ -369,6 +499,7 @@ static void check_all(void)
 	check(t.kvm.nr_memslot_pages == npages);
 	check(atomic_read(&t.kvm.nr_memslots_dirty_logging) == logged);
 	check(shim_memory.live == live);
+	check_memfds();
 }
 
 /* What the logs have after the change, as each page asks for. */
@@ -393,18 +524,45 @@ static void carry(const struct map *now, struct map *next)
 	}
 }
 
+/* Whether both bind some page. */
+static bool bind_the_same(const struct kvm_map_region *a,
+			  const struct kvm_map_region *b)
+{
+	return has_memfd(a) && has_memfd(b) && a->guest_memfd == b->guest_memfd &&
+	       memfd_page(a) < memfd_page(b) + npages_of(b) &&
+	       memfd_page(b) < memfd_page(a) + npages_of(a);
+}
+
+/* Whether a new region binds what is bound already. */
+static bool bound_already(const struct kvm_map_region *region)
+{
+	unsigned int as_id, i;
+
+	if (twin_of(&t.maps[t.as_id], region))
+		return false;
+	for (as_id = 0; as_id < KVM_MAX_NR_ADDRESS_SPACES; as_id++) {
+		for (i = 0; i < t.maps[as_id].nr; i++) {
+			if (bind_the_same(region, &t.maps[as_id].list[i]))
+				return true;
+		}
+	}
+	return false;
+}
+
 static int expected(const struct map *map)
 {
 	const struct kvm_map_region *list = map->list;
 	unsigned int i, j;
 
 	for (i = 0; i < map->nr; i++) {
-		if (!t.as_id && has_gfn(&list[i], PRIVATE_GFN))
+		if ((!t.as_id && has_gfn(&list[i], PRIVATE_GFN)) ||
+		    bound_already(&list[i]))
 			return -EEXIST;
 		for (j = 0; j < i; j++) {
 			if (list[i].slot == list[j].slot ||
 			    has_gfn(&list[i], gfn_of(&list[j])) ||
-			    has_gfn(&list[j], gfn_of(&list[i])))
+			    has_gfn(&list[j], gfn_of(&list[i])) ||
+			    bind_the_same(&list[i], &list[j]))
 				return -EEXIST;
 		}
 	}
@@ -439,7 +597,7 @@ static int set_once(const struct map *next)
 static void set(struct map *next, bool no_memory)
 {
 	struct map *now = &t.maps[t.as_id];
-	unsigned int i, created = 0, flags = 0, deleted = 0, renamed = 0, lost = 0;
+	unsigned int i, created = 0, flags = 0, deleted = 0, renamed = 0;
 	gfn_t gfn;
 	int r, wanted = expected(next);
 
@@ -458,11 +616,15 @@ static void set(struct map *next, bool no_memory)
 	t.fail_prepare = below(8);
 	t.fail_hold = below(2);
 	t.fail_refresh = below(4);
+	t.fail_get = below(4);
+	t.fail_bind = below(4);
 	while ((r = set_once(next)) == -EBUSY || r == -EINTR)
 		check_all();
 	t.fail_prepare = 0;
 	t.fail_hold = 0;
 	t.fail_refresh = 0;
+	t.fail_get = 0;
+	t.fail_bind = 0;
 done:
 	check(r == wanted);
 	if (r) {
@@ -490,9 +652,8 @@ done:
 		flags += twin && twin->flags != next->list[i].flags;
 		renamed += twin && twin->slot != next->list[i].slot;
 	}
-	for (gfn = 0; gfn < GFNS; gfn++)
-		lost += region_at(now, gfn) && !stays(now, next, gfn);
-	check(t.seen.flushed == lost && t.seen.deleted == deleted);
+	check(t.seen.flushed == count_lost(now, next));
+	check(t.seen.deleted == deleted);
 	check(t.seen.created == created && t.seen.flags == flags);
 	check(t.seen.synced == (deleted || created || flags || renamed));
 
@@ -573,6 +734,26 @@ static void edit(struct map *map)
 	}
 }
 
+/* Give regions of @map guest_memfd, or another part of it. */
+static void edit_memfds(struct map *map)
+{
+	struct kvm_map_region *region;
+	unsigned int i;
+
+	for (i = 0; i < map->nr; i++) {
+		region = &map->list[i];
+		if (!has_memfd(region) && below(50))
+			continue;
+		/* no logs, and not read-only */
+		region->flags = KVM_MEM_GUEST_MEMFD;
+		if (twin_of(&t.maps[t.as_id], region) ? below(8) : !below(4))
+			continue;
+		region->guest_memfd = below(MEMFDS);
+		region->guest_memfd_offset = (u64)below(MEMFD_PAGES - GFNS) <<
+					     PAGE_SHIFT;
+	}
+}
+
 static void shuffle(struct map *map)
 {
 	unsigned int i, j;
@@ -639,6 +820,7 @@ static void set_maps(unsigned int nr, bool no_memory)
 			edit(&next);
 		if (!below(50))
 			next.nr = 0;
+		edit_memfds(&next);
 		shuffle(&next);
 		set(&next, no_memory);
 	}

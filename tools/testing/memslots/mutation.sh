@@ -73,12 +73,18 @@ fi
 
 rm -rf "$dir"
 mkdir -p "$dir"
-awk -v dir="$dir" -v breaks="$BREAKS" '
+awk -v dir="$dir" -v breaks="$BREAKS" -v kdir="$KDIR" '
 	/^(#|$)/ {
 		next
 	}
 	/^\[/ {
-		file = substr($0, 2, length($0) - 2)
+		title = substr($0, 2, length($0) - 2)
+		split(title, words, " with ")
+		file = words[1]
+		other = words[2] && system("test -e " kdir "/" words[2])
+		next
+	}
+	other {
 		next
 	}
 	/^\t/ {
@@ -90,7 +96,7 @@ awk -v dir="$dir" -v breaks="$BREAKS" '
 		close(where "/edit")
 		where = ""
 	}
-	($0 "\n" file) ~ breaks {
+	($0 "\n" title) ~ breaks {
 		nr = sprintf("%03d", nr + 1)
 		print nr >(dir "/list")
 		where = dir "/" nr

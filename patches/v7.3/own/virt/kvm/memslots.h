@@ -121,11 +121,6 @@ static inline unsigned int kvm_slots_arch_kinds(struct kvm *kvm)
 	return kvm_arch_memslot_metadata_kinds(kvm);
 }
 
-static inline bool kvm_slots_arch_changed(struct kvm *kvm, unsigned int kinds)
-{
-	return kvm_slots_arch_kinds(kvm) != kinds;
-}
-
 static inline int kvm_refresh_slot_arch(struct kvm *kvm,
 					const struct kvm_memory_slot *old,
 					struct kvm_memory_slot *new)

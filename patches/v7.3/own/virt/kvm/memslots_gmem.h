@@ -58,11 +58,6 @@ static inline int kvm_memslot_get_backing(struct kvm *kvm,
 					      region->guest_memfd_offset) : 0;
 }
 
-static inline bool kvm_memslots_bind(bool has_backing)
-{
-	return has_backing;
-}
-
 static inline int kvm_memslot_bind_backing(struct kvm *kvm,
 					   struct kvm_memory_slot *new)
 {

@@ -7,9 +7,8 @@ TESTED := virt/kvm/memory_regions_diff.c virt/kvm/memory_regions.c \
 HEADERS := include/linux/kvm_vcpu_gate.h virt/kvm/memory_regions.h \
 	virt/kvm/memslots.h virt/kvm/memslots_gmem.h \
 	virt/kvm/guest_memfd.h
-# No slot has guest_memfd here; v5.10's tests get to all of memory_regions.c.
-COVERED := virt/kvm/memory_regions_diff.c virt/kvm/vcpu_gate.c \
-	include/linux/kvm_vcpu_gate.h virt/kvm/memslots.h
+COVERED := $(TESTED) include/linux/kvm_vcpu_gate.h virt/kvm/memslots.h \
+	virt/kvm/memslots_gmem.h
 
 # Of larger files, extracted_NAME is what the first one has of the rest.
 EXTRACTED := kvm_types.h kvm_host.h kvm_main.h
@@ -47,4 +46,4 @@ SHIMMED := asm/barrier.h linux/atomic.h linux/bitmap.h linux/bitops.h \
 TESTS := gate.c kvm_main.c maps.c run.c shim.c
 
 # Other files have mutations that are not of this kernel.
-BREAKS ?= virt/kvm/(memory_regions(_diff)?[.]c|vcpu_gate)
+BREAKS ?= virt/kvm/(memory_regions(_diff)?[.]c|memslots_gmem|vcpu_gate)

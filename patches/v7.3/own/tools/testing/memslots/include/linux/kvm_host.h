@@ -10,7 +10,20 @@
 
 typedef u64 gfn_t;
 typedef u64 uoff_t;
+typedef unsigned long pgoff_t;
 struct module;
+
+#define CONFIG_KVM_GUEST_MEMFD
+
+/* CLASS(fd, f) takes no reference, for want of a destructor. */
+struct file {
+	unsigned int users;
+};
+
+struct file *shim_fd(int fd);
+void fput(struct file *file);
+#define CLASS(class, name)	struct file *name = shim_##class
+#define fd_file(f)		(f)
 
 #define __DECLARE_FLEX_ARRAY(type, name)	type name[0]
 #include <linux/kvm.h>
