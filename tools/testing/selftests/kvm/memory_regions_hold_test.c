@@ -62,6 +62,7 @@ static bool stop;
 static bool pause_io, paused;		/* RUNNER, after its next MMIO exit */
 static pthread_t threads[NR_VCPUS];
 static u64 eintr[NR_VCPUS], mmio[NR_VCPUS];
+static bool in_run[NR_VCPUS];		/* or about to be, or just back */
 
 /* ------------------------------------------------------------- the guest */
 
@@ -100,6 +101,7 @@ static void *vcpu_thread(void *arg)
 {
 	u32 v = (uintptr_t)arg;
 	struct kvm_run *run;
+	int r;
 
 	if (v == LATE) {
 		vcpus[v] = vm_vcpu_add(vm, v, guest_code);
@@ -107,7 +109,10 @@ static void *vcpu_thread(void *arg)
 	}
 	run = vcpus[v]->run;
 	while (!load(stop)) {
-		if (__vcpu_run(vcpus[v])) {
+		store(in_run[v], true);
+		r = __vcpu_run(vcpus[v]);
+		store(in_run[v], false);
+		if (r) {
 			TEST_ASSERT(errno == EINTR, "KVM_RUN: %s",
 				    strerror(errno));
 			store(eintr[v], eintr[v] + 1);
@@ -115,9 +120,11 @@ static void *vcpu_thread(void *arg)
 			   run->mmio.phys_addr == REMOVED) {
 			store(mmio[v], mmio[v] + 1);
 			*(u64 *)run->mmio.data = IO_VALUE;
-			store(paused, load(pause_io));
-			while (load(pause_io))
+			/* Between two reads, pause_io may change. */
+			while (load(pause_io)) {
+				store(paused, true);
 				usleep(1000);
+			}
 			store(paused, false);
 		} else {
 			TEST_FAIL("vCPU %u: exit %u (%s)", v, run->exit_reason,
@@ -178,13 +185,40 @@ static int remove_process(void *arg)
 	return 0;
 }
 
-/* Wait for up to 10 seconds. */
+/* Say what each vCPU is at when something does not happen. */
+static void explain(int where, const char *what)
+{
+	int v;
+
+	ksft_print_msg("line %d: not yet: %s\n", where, what);
+	ksft_print_msg("pause_io %d paused %d stop %d remove_result %d\n",
+		       load(pause_io), load(paused), load(stop),
+		       load(remove_result));
+	for (v = 0; v < NR_VCPUS; v++) {
+		if (!threads[v] || !load(vcpus[v]))
+			continue;
+		ksft_print_msg("vCPU %d: KVM_RUN %d immediate_exit %u exit %u count %llu mmio %llu eintr %llu\n",
+			       v, load(in_run[v]),
+			       vcpus[v]->run->immediate_exit,
+			       vcpus[v]->run->exit_reason,
+			       (unsigned long long)load(control->count[v]),
+			       (unsigned long long)load(mmio[v]),
+			       (unsigned long long)load(eintr[v]));
+	}
+}
+
+/* Wait for up to 30 seconds, and look once more after that. */
 #define eventually(cond) ({						\
-	int tries_ = 10000;						\
+	u64 end_ = now_ns() + 30000000000ULL;				\
+	bool late_ = false, is_;					\
 									\
-	while (!(cond) && --tries_)					\
+	while (!(is_ = (cond)) && !late_) {				\
 		usleep(1000);						\
-	tries_ > 0;							\
+		late_ = now_ns() > end_;				\
+	}								\
+	if (!is_)							\
+		explain(__LINE__, #cond);				\
+	is_;								\
 })
 
 /* Check that the vCPU does not run for a tenth of a second. */
@@ -262,8 +296,9 @@ static void test_held(void)
 			 "a vCPU that runs is held while another one faults\n");
 
 	before = load(eintr[RUNNER]);
-	pthread_kill(threads[RUNNER], SIGUSR1);
-	ksft_test_result(eventually(load(eintr[RUNNER]) > before),
+	/* It is lost if the thread is not in KVM_RUN, although it should be. */
+	ksft_test_result(eventually((pthread_kill(threads[RUNNER], SIGUSR1),
+				     load(eintr[RUNNER]) > before)),
 			 "a held vCPU leaves on a signal\n");
 	ksft_test_result(is_held(RUNNER), "and is held again\n");
 
@@ -296,7 +331,7 @@ static void test_killed(void)
 
 	TEST_ASSERT(stack && !set_all(true), "the slot cannot be made");
 	/* An access from before may still be in progress. */
-	TEST_ASSERT(runs(RUNNER) && runs(RUNNER), "the vCPU does not run");
+	TEST_ASSERT(runs(RUNNER) && runs(RUNNER), "a vCPU does not go on");
 	before = load(mmio[RUNNER]);
 
 	take_fault(2);
@@ -341,7 +376,7 @@ static void test_stopped(void)
 
 	/* RUNNER has an access to complete, for which it has to run. */
 	store(pause_io, true);
-	TEST_ASSERT(eventually(load(paused)), "the vCPU does not run");
+	TEST_ASSERT(eventually(load(paused)), "there is no access to finish");
 	TEST_ASSERT(!set_all(true), "the slot cannot be made");
 	take_fault(3);
 	thread = start_remove();
@@ -473,7 +508,8 @@ static void test_ioctl_faults(void)
 
 	start(RUNNER);
 	store(pause_io, true);
-	TEST_ASSERT(eventually(load(paused)), "the vCPU does not run");
+	TEST_ASSERT(eventually(load(paused)),
+		    "there is no access to finish while an ioctl faults");
 	TEST_ASSERT(!set_all(true), "the slot cannot be made");
 	vcpu_sregs_get(vcpus[NEW], &sregs);
 	sregs.cr3 = FAULTING + 2 * page_size;
@@ -481,8 +517,7 @@ static void test_ioctl_faults(void)
 	pthread_create(&translator, NULL, translate_thread, NULL);
 	wait_for_fault();
 	thread = start_remove();
-	/* It takes a moment until vCPUs are held. */
-	usleep(200000);
+	TEST_ASSERT(eventually(is_held(FAULTER)), "no vCPU is held");
 
 	stop_vcpu(RUNNER);
 	store(pause_io, false);
@@ -568,7 +603,7 @@ int main(void)
 #ifdef __x86_64__
 	set_up(false);
 	start(FAULTER);
-	TEST_ASSERT(runs(FAULTER), "the vCPU does not run");
+	TEST_ASSERT(runs(FAULTER), "a vCPU without an APIC does not run");
 	test_registers();
 	test_ioctl_faults();
 	stop_all();
