@@ -185,7 +185,7 @@ def nothing_to_do(ctx):
 def no_user_space(ctx):
     """A kernel that does not boot is reported in one line, and soon."""
     try:
-        boot("a broken start", "check/no-user-space", ctx.image(), [], append="rdinit=/nowhere")
+        boot("a broken start", "check/no-user-space", ctx.image(), [], append="rdinit=/nowhere init=/nowhere")
     except Failure as failure:
         if "did not reach user space" in str(failure) and failure.log:
             return
