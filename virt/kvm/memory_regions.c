@@ -221,16 +221,21 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
 {
 	unsigned int i;
 
-	for (i = 0; i < diff->nr_deleted; i++)
+	for (i = 0; i < diff->nr_deleted; i++) {
+		kvm_memslots_cond_resched(i);
 		kvm_memslots_replace_id(slots, diff->deleted[i], NULL);
+	}
 	/* Two slots may have swapped their ids. */
 	for (i = 0; i < diff->nr_changed; i++) {
+		kvm_memslots_cond_resched(i);
 		if (diff->changed[i].old)
 			kvm_memslots_replace_id(slots, diff->changed[i].old,
 						NULL);
 	}
-	for (i = 0; i < diff->nr_changed; i++)
+	for (i = 0; i < diff->nr_changed; i++) {
+		kvm_memslots_cond_resched(i);
 		kvm_memslots_replace_id(slots, NULL, diff->changed[i].new);
+	}
 
 	kvm_memslots_count_pages(kvm, diff->pages_deleted, diff->pages_created);
 

@@ -344,11 +344,15 @@ static void kvm_memslots_diff_undo_first(const struct kvm_memslots_diff *diff,
 {
 	unsigned int i;
 
-	for (i = 0; i < nr; i++)
+	for (i = 0; i < nr; i++) {
+		kvm_memslots_cond_resched(i);
 		kvm_memslots_replace(slots, diff->changed[i].new,
 				     diff->changed[i].old);
-	for (i = 0; i < diff->nr_deleted; i++)
+	}
+	for (i = 0; i < diff->nr_deleted; i++) {
+		kvm_memslots_cond_resched(i);
 		kvm_memslots_replace(slots, NULL, diff->deleted[i]);
+	}
 }
 
 /**
@@ -365,8 +369,10 @@ int kvm_memslots_diff_apply(const struct kvm_memslots_diff *diff,
 	struct kvm_memslots_place place = {};
 	unsigned int i;
 
-	for (i = 0; i < diff->nr_deleted; i++)
+	for (i = 0; i < diff->nr_deleted; i++) {
+		kvm_memslots_cond_resched(i);
 		kvm_memslots_replace(slots, diff->deleted[i], NULL);
+	}
 
 	/* Regions in ascending order are quicker to insert. */
 	for (i = 0; i < diff->nr_changed; i++) {
@@ -493,11 +499,15 @@ void kvm_memslots_diff_follow(const struct kvm_memslots_diff *diff,
 				  diff->nr_deleted + diff->nr_changed))
 		return;
 
-	for (i = 0; i < diff->nr_deleted; i++)
+	for (i = 0; i < diff->nr_deleted; i++) {
+		kvm_memslots_cond_resched(i);
 		kvm_memslots_replace(slots, diff->deleted[i], NULL);
-	for (i = 0; i < diff->nr_changed; i++)
+	}
+	for (i = 0; i < diff->nr_changed; i++) {
+		kvm_memslots_cond_resched(i);
 		kvm_memslots_replace(slots, diff->changed[i].old,
 				     diff->changed[i].new);
+	}
 }
 
 /**

@@ -197,9 +197,8 @@ static void explain(int where, const char *what)
 	for (v = 0; v < NR_VCPUS; v++) {
 		if (!threads[v] || !load(vcpus[v]))
 			continue;
-		ksft_print_msg("vCPU %d: KVM_RUN %d immediate_exit %u exit %u count %llu mmio %llu eintr %llu\n",
+		ksft_print_msg("vCPU %d: KVM_RUN %d exit %u count %llu mmio %llu eintr %llu\n",
 			       v, load(in_run[v]),
-			       vcpus[v]->run->immediate_exit,
 			       vcpus[v]->run->exit_reason,
 			       (unsigned long long)load(control->count[v]),
 			       (unsigned long long)load(mmio[v]),

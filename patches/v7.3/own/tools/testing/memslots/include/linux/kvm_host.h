@@ -22,7 +22,7 @@ struct file {
 
 struct file *shim_fd(int fd);
 void fput(struct file *file);
-#define CLASS(class, name)	struct file *name = shim_##class
+#define CLASS(class, name)	struct file *(name) = shim_##class
 #define fd_file(f)		(f)
 
 #define __DECLARE_FLEX_ARRAY(type, name)	type name[0]
