@@ -123,8 +123,8 @@ def tests_of(where, names, wanted=None, slower=1, cpu=""):
     options = settings()
     tests = []
     for name in wanted or short:
-        limit, extra = next(options[key] for key in (f"{cpu}/{name}", f"{where.name}/{name}", name, "default")
-                            if key in options)
+        limit, extra = next(options[key] for key in (f"{cpu}/{name}", f"{where.parts[-3]}/{where.name}/{name}",
+                                                     f"{where.name}/{name}", name, "default") if key in options)
         tests.append(Test(name, limit * slower, f"/tests.d/{name} {' '.join(extra)}".strip(), where / short[name]))
     return tests
 

@@ -263,7 +263,7 @@ def selftests(base, commits, arch):
         # Skip the Makefile's own headers_install: it builds in the source tree.
         run(["make", "-C", kvm, f"-j{NPROC}", *make[4:], f"OUTPUT={where}", "KSFT_KHDR_INSTALL=",
              f"INSTALL_HDR_PATH={where}/usr", f"KHDR_INCLUDES=-isystem {where}/usr/include",
-             "LDFLAGS=-static -pthread -no-pie", f"LDLIBS={base['LDLIBS']}"], log, "building the selftests failed", append=True,
+             "LDFLAGS=-static -pthread -no-pie", f"LDLIBS={base['LDLIBS_' + arch.name]}"], log, "building the selftests failed", append=True,
             env={"ARCH": arch.name})
         for name in names:
             subprocess.run([f"{arch.cross}strip", where / name], check=True)

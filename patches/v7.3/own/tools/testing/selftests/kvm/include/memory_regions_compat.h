@@ -30,6 +30,17 @@ static inline struct kvm_vm *vm_create_without_irqchip(void)
 	return vm;
 }
 
+#ifdef __aarch64__
+/*
+ * The library initializes the vGIC as soon as the first vCPU is there, after which
+ * there can be no more.  The tests need none.
+ */
+static void __attribute__((constructor)) no_vgic(void)
+{
+	test_disable_default_vgic();
+}
+#endif
+
 #ifdef __x86_64__
 #define nested_vmx_supported()	kvm_cpu_has(X86_FEATURE_VMX)
 
