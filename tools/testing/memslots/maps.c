@@ -691,7 +691,7 @@ static void edit(struct map *map)
 		add(map);
 		return;
 	}
-	switch (below(7)) {
+	switch (below(8)) {
 	case 0:
 		*region = map->list[--map->nr];
 		break;
@@ -730,6 +730,10 @@ static void edit(struct map *map)
 			region->memory_size += other->memory_size - PAGE_SIZE;
 			*other = map->list[--map->nr];
 		}
+		break;
+	case 7:		/* move, with the same memory */
+		if (gfn_of(region))
+			region->guest_phys_addr -= PAGE_SIZE;
 		break;
 	}
 }
