@@ -383,6 +383,21 @@ out:
 	free(written);
 }
 
+/* Change the number of huge pages that the system keeps. */
+static void add_hugetlb(long more)
+{
+	char text[32] = "";
+	FILE *file = fopen(NR_HUGETLB, "r");
+
+	if (!file)
+		return;
+	if (fgets(text, sizeof(text), file)) {
+		snprintf(text, sizeof(text), "%ld", atol(text) + more);
+		write_file(NR_HUGETLB, text);
+	}
+	fclose(file);
+}
+
 int main(void)
 {
 	unsigned int i;
@@ -408,7 +423,7 @@ int main(void)
 		check(&tests[i], "transparent");
 	munmap(whole, 2 * SIZE);
 
-	write_file(NR_HUGETLB, "1");
+	add_hugetlb(1);
 	memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB |
 		      21 << MAP_HUGE_SHIFT, -1, 0);
@@ -418,7 +433,7 @@ int main(void)
 		else
 			check(&tests[i], "hugetlb");
 	}
-	write_file(NR_HUGETLB, "0");
+	add_hugetlb(-1);
 
 	ksft_exit(!ksft_get_fail_cnt());
 }
