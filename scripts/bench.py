@@ -528,7 +528,7 @@ def latency():
     kernel = pick(base, commits, arch=arch)
     MACHINES[f"bochs-{mode.cpu}-4"].ready()
     image = build(kernel)
-    tests = tests_of(*selftests(base, commits, arch), ["memory_regions_latency_test"], slower=5)
+    tests = tests_of(base, *selftests(base, commits, arch), ["memory_regions_latency_test"], slower=5)
     tests[0].command = tests[0].command.split()[0]      # all of its changes
     name = f"latency-{base.name}-{kernel.name}-{mode.cpu}-{mode.name}"
     with stage(f"measuring {kernel.title}, {mode.title}"):

@@ -104,27 +104,27 @@ class Test:
         self.name, self.limit, self.command, self.source = name, limit, command, source
 
 
-def settings():
-    """configs/selftests: name -> (limit, options)."""
+def settings(base):
+    """configs/selftests, and what BASE has of its own: name -> (limit, options)."""
     found = {}
-    for line in read(TOP / "configs/selftests").splitlines():
-        words = shlex.split(line, comments=True)
-        if words:
-            found[words[0]] = (int(words[1]), words[2:])
+    for path in (TOP / "configs/selftests", base.patches / "selftests"):
+        for line in read(path).splitlines() if path.exists() else ():
+            words = shlex.split(line, comments=True)
+            if words:
+                found[words[0]] = (int(words[1]), words[2:])
     return found
 
 
-def tests_of(where, names, wanted=None, slower=1, cpu=""):
+def tests_of(base, where, names, wanted=None, slower=1, cpu=""):
     """The Tests for the selftests NAMES built in WHERE, as they run on CPU; WANTED picks some by their basename."""
     short = {Path(name).name: name for name in names}
     unknown = [name for name in wanted or [] if name not in short]
     if unknown:
         raise Failure(f"TESTS={' '.join(unknown)} is unknown: there are {', '.join(sorted(short))}")
-    options = settings()
+    options = settings(base)
     tests = []
     for name in wanted or short:
-        limit, extra = next(options[key] for key in (f"{cpu}/{name}", f"{where.parts[-3]}/{where.name}/{name}",
-                                                     f"{where.name}/{name}", name, "default") if key in options)
+        limit, extra = next(options[key] for key in (f"{cpu}/{name}", f"{where.name}/{name}", name, "default") if key in options)
         tests.append(Test(name, limit * slower, f"/tests.d/{name} {' '.join(extra)}".strip(), where / short[name]))
     return tests
 
@@ -428,7 +428,7 @@ def command(what=""):
     image = build(variant)
     log = f"{base.name}/{what}-{variant.dir.name}"
     if what == "boot":
-        tests = tests_of(*selftests(base, commits, arch), wanted, slower, mode.cpu)
+        tests = tests_of(base, *selftests(base, commits, arch), wanted, slower, mode.cpu)
         MACHINES[machine].ready()
         log += f"-{mode.cpu}-{mode.name}" if arch.name == "x86_64" else ""
         with stage(f"booting {variant.title} on {machine}"):

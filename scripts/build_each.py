@@ -394,7 +394,7 @@ def command():
     start = time.monotonic()
     with lock(base.out / "each.lock"):
         x86 = ARCHS["x86_64"]
-        tests = tests_of(*selftests(base, commits, x86), base.words("RUN")) if "boot" in archs else []
+        tests = tests_of(base, *selftests(base, commits, x86), base.words("RUN")) if "boot" in archs else []
         cells = list(plan(base, commits, archs, steps, tests))
         todo = {cell.record for cell in cells if not done(cell)}
         note(f"{len(cells)} cells, {len(todo)} of them to do, the others are cached")

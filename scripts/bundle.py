@@ -36,7 +36,7 @@ def assemble(base, root):
     for series, name in (("0", "pristine"), ("", "patched")):
         shutil.copy(build(pick(base, commits, "bundle", arch, series)), root / f"vmlinuz-{name}")
     with stage("the archive's contents"):
-        every = tests_of(where, names)
+        every = tests_of(base, where, names)
         (root / "tests.d").mkdir()
         for test in every:
             shutil.copy(test.source, root / "tests.d" / test.name)

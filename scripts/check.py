@@ -55,7 +55,7 @@ class Context:
         return self.once(("image", series, config), lambda: build(self.variant(series, config)))
 
     def tests(self, wanted=None, slower=1, cpu=""):
-        return tests_of(*self.once("tests", lambda: selftests(self.base, self.commits, self.arch)), wanted, slower, cpu)
+        return tests_of(self.base, *self.once("tests", lambda: selftests(self.base, self.commits, self.arch)), wanted, slower, cpu)
 
     def progress(self, text):
         self.stage.note = f" {text}"
@@ -336,7 +336,7 @@ def debug_tests(modes):
 def arm64_tests(ctx):
     arch = ARCHS["arm64"]
     image = build(pick(ctx.base, ctx.commits, "", arch, ""))
-    tests = tests_of(*selftests(ctx.base, ctx.commits, arch), ctx.base.words("ARM64"))
+    tests = tests_of(ctx.base, *selftests(ctx.base, ctx.commits, arch), ctx.base.words("ARM64"))
     result = booted(ctx, "the arm64 kernel", "arm64", image, tests, machine="qemu-arm64")
     return verdicts("arm64", result)
 

@@ -42,7 +42,7 @@ def command():
     kernels = [pick(base, commits, arch=arch, series=series) for series in ("0", str(len(commits) - 1))]
     images = [build(kernel) for kernel in kernels]
     where, names = selftests(base, commits, arch)
-    tests = tests_of(where, names, VARS["TESTS"].split() or base.words("RUN"))
+    tests = tests_of(base, where, names, VARS["TESTS"].split() or base.words("RUN"))
     MACHINES[machine].ready()
     boots = []
     for kernel, image in zip(kernels, images):

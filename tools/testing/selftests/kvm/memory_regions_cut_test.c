@@ -15,11 +15,8 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/compiler.h>
 #include <linux/kvm.h>
-#include <linux/userfaultfd.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,7 +24,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "kvm_util.h"
@@ -219,44 +215,12 @@ static void *cut_thread(void *arg)
 	return NULL;
 }
 
-static void wait_for_fault(void)
-{
-	struct pollfd pollfd = { .fd = uffd, .events = POLLIN };
-	struct uffd_msg msg;
-
-	TEST_ASSERT(poll(&pollfd, 1, 30000) == 1 &&
-		    read(uffd, &msg, sizeof(msg)) == sizeof(msg) &&
-		    msg.event == UFFD_EVENT_PAGEFAULT,
-		    "there is no page fault");
-}
-
-static void resolve(void)
-{
-	struct uffdio_zeropage zero = {
-		.range.start = (uintptr_t)faulting,
-		.range.len = page_size,
-	};
-
-	TEST_ASSERT(!ioctl(uffd, UFFDIO_ZEROPAGE, &zero), "UFFDIO_ZEROPAGE: %s",
-		    strerror(errno));
-}
-
 static void set_up(void)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = {
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
 	int v;
 
-	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
-		ksft_exit_skip("no userfaultfd: %s\n", strerror(errno));
 	faulting = map_memory(page_size, MAP_PRIVATE);
-	reg.range.start = (uintptr_t)faulting;
-	reg.range.len = page_size;
-	TEST_ASSERT(!ioctl(uffd, UFFDIO_REGISTER, &reg), "UFFDIO_REGISTER: %s",
-		    strerror(errno));
+	uffd = uffd_open(faulting, page_size);
 
 	vm = __vm_create_with_one_vcpu(&vcpus[TOUCHER], nr_pages[2], guest_code);
 	for (v = 0; v < NR_VCPUS; v++) {
@@ -358,14 +322,14 @@ static void check(const struct test *test, const char *kind)
 		r = set_map(before, false);
 	TEST_ASSERT(!r, "KVM_SET_USER_MEMORY_REGIONS: %s", strerror(r));
 	pthread_create(&faulter, NULL, faulter_thread, NULL);
-	wait_for_fault();
+	uffd_wait(uffd);
 	store(cut_result, -1);
 	pthread_create(&cutter, NULL, cut_thread, (void *)test);
 	run(TOUCHER);
 	run(NEW);
 	run(NEW);
 	waits = load(cut_result) == -1;
-	resolve();
+	uffd_resolve(uffd, faulting, page_size);
 	pthread_join(cutter, NULL);
 	pthread_join(faulter, NULL);
 	TEST_ASSERT(!cut_result, "KVM_SET_USER_MEMORY_REGIONS: %s",

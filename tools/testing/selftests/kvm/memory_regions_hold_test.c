@@ -11,10 +11,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/kvm.h>
-#include <linux/userfaultfd.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -23,8 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -236,32 +231,15 @@ static bool runs(u32 v)
 	return eventually(load(control->count[v]) > before);
 }
 
-static void wait_for_fault(void)
-{
-	struct pollfd pollfd = { .fd = uffd, .events = POLLIN };
-	struct uffd_msg msg;
-
-	TEST_ASSERT(poll(&pollfd, 1, 10000) == 1 &&
-		    read(uffd, &msg, sizeof(msg)) == sizeof(msg) &&
-		    msg.event == UFFD_EVENT_PAGEFAULT,
-		    "there is no page fault");
-}
-
 static void take_fault(u64 page)
 {
 	store(control->fault_page, page);
-	wait_for_fault();
+	uffd_wait(uffd);
 }
 
 static void resolve(u64 page)
 {
-	struct uffdio_zeropage zero = {
-		.range.start = (uintptr_t)faulting + page * page_size,
-		.range.len = page_size,
-	};
-
-	TEST_ASSERT(!ioctl(uffd, UFFDIO_ZEROPAGE, &zero), "UFFDIO_ZEROPAGE: %s",
-		    strerror(errno));
+	uffd_resolve(uffd, (char *)faulting + page * page_size, page_size);
 }
 
 static void ignore(int signal)
@@ -514,7 +492,7 @@ static void test_ioctl_faults(void)
 	sregs.cr3 = FAULTING + 2 * page_size;
 	vcpu_sregs_set(vcpus[NEW], &sregs);
 	pthread_create(&translator, NULL, translate_thread, NULL);
-	wait_for_fault();
+	uffd_wait(uffd);
 	thread = start_remove();
 	TEST_ASSERT(eventually(is_held(FAULTER)), "no vCPU is held");
 
@@ -537,17 +515,11 @@ static void test_ioctl_faults(void)
 
 static void set_up(bool irqchip)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = {
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
 	int v;
 
-	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
-		ksft_exit_skip("no userfaultfd: %s\n", strerror(errno));
-
 	page_size = getpagesize();
+	faulting = map_memory(NR_PAGES * page_size, MAP_PRIVATE);
+	uffd = uffd_open(faulting, NR_PAGES * page_size);
 	if (irqchip) {
 		vm = __vm_create_with_one_vcpu(&vcpus[FAULTER], 0, guest_code);
 	} else {
@@ -570,11 +542,6 @@ static void set_up(bool irqchip)
 	virt_map(vm, REMOVED, REMOVED, 1);
 	control = addr_gpa2hva(vm, CONTROL);
 
-	faulting = map_memory(NR_PAGES * page_size, MAP_PRIVATE);
-	reg.range.start = (uintptr_t)faulting;
-	reg.range.len = NR_PAGES * page_size;
-	TEST_ASSERT(!ioctl(uffd, UFFDIO_REGISTER, &reg), "UFFDIO_REGISTER: %s",
-		    strerror(errno));
 	TEST_ASSERT(!set_all(true), "KVM_SET_USER_MEMORY_REGIONS: %s",
 		    strerror(errno));
 }

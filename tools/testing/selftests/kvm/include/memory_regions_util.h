@@ -8,17 +8,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <linux/kernel.h>
 #include <linux/kvm.h>
 #include <linux/types.h>
+#include <linux/userfaultfd.h>
 
 #include "kselftest.h"
 
@@ -99,6 +102,48 @@ static inline void *map_memory(size_t size, int flags)
 	if (mem == MAP_FAILED)
 		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
 	return mem;
+}
+
+/* Open a userfaultfd for the pages missing in @size bytes at @mem, or skip. */
+static inline int uffd_open(void *mem, size_t size)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.range.start = (uintptr_t)mem,
+		.range.len = size,
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api))
+		ksft_exit_skip("no userfaultfd: %s\n", strerror(errno));
+	if (ioctl(uffd, UFFDIO_REGISTER, &reg))
+		ksft_exit_fail_msg("UFFDIO_REGISTER: %s\n", strerror(errno));
+	return uffd;
+}
+
+/* Wait for a page fault, for up to 30 seconds, or exit. */
+static inline void uffd_wait(int uffd)
+{
+	struct pollfd pollfd = { .fd = uffd, .events = POLLIN };
+	struct uffd_msg msg;
+
+	if (poll(&pollfd, 1, 30000) != 1 ||
+	    read(uffd, &msg, sizeof(msg)) != sizeof(msg) ||
+	    msg.event != UFFD_EVENT_PAGEFAULT)
+		ksft_exit_fail_msg("there is no page fault\n");
+}
+
+/* Resolve the fault with a page of zeroes of @size bytes at @mem, or exit. */
+static inline void uffd_resolve(int uffd, void *mem, size_t size)
+{
+	struct uffdio_zeropage zero = {
+		.range.start = (uintptr_t)mem,
+		.range.len = size,
+	};
+
+	if (ioctl(uffd, UFFDIO_ZEROPAGE, &zero))
+		ksft_exit_fail_msg("UFFDIO_ZEROPAGE: %s\n", strerror(errno));
 }
 
 /* Write @text to a file that exists, e.g. in sysfs or debugfs. */
