@@ -344,7 +344,7 @@ def arm64_tests(ctx):
 def own_tests(ctx):
     """The series' own tests and those of make run, on the patched kernel alone, in one mode."""
     mode = next(iter(MODES.values()))
-    tests = ctx.tests(list(dict.fromkeys(ctx.base.words("OWN") + ctx.base.words("RUN"))), cpu=mode.cpu)
+    tests = ctx.tests(list(dict.fromkeys(ctx.base.words("OWN") + ctx.base.words("FATAL") + ctx.base.words("RUN"))), cpu=mode.cpu)
     result = booted(ctx, "the patched kernel", f"own-{mode.cpu}-{mode.name}", ctx.image(), tests,
                     machine=mode.machine(), append=mode.parameter)
     return verdicts(mode.title, result, "selftest ")

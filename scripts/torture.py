@@ -8,7 +8,7 @@ usage: make torture [MINUTES=30]
 Long-running tests, for about MINUTES without the kernel builds: libFuzzer and threads in user space, the stress test in
 three MMU modes and failure of each allocation on the debug kernel, KCSAN, and guests that grow, shrink and migrate, on
 both kernels. Each item can be run alone. Prints an item a line as it goes, ends with "N passed, N failed, N skipped".
-Results are in out/torture/results.json, logs under out/log/torture.
+What BASE lacks is left out. Results are in out/torture/results.json, logs under out/log/torture.
 """
 
 import re
@@ -17,8 +17,9 @@ import subprocess
 from boot import boot, guest
 from check import clean_log, harness, suite
 from machine import MODES
+from series import new_files
 from tree import read_series
-from workshop import OUT, VARS, Failure, main, minutes_of, note, pretty, read, write
+from workshop import OUT, VARS, Base, Failure, main, minutes_of, note, pretty, read, write
 
 # A busy host stalls the emulated CPUs for long.
 PATIENT = "rcupdate.rcu_cpu_stall_timeout=200"
@@ -118,16 +119,17 @@ def guests(series, name, rounds):
 
 
 def command(*parts):
-    minutes = minutes_of("5" if parts == ("fuzz",) else "30")
+    base, minutes = Base(), minutes_of("5" if parts == ("fuzz",) else "30")
     second = 2 * minutes    # scales a minute of the default half an hour
     fuzz = 60 * minutes if parts == ("fuzz",) else 3 * second
     items = [
-        ("fuzz: libFuzzer in user space", harness("fuzz", f"FUZZ_SECONDS={fuzz}")),
-        ("threads in user space, TSan", harness("tsan", f"THREAD_SECONDS={2 * second}")),
+        *([("fuzz: libFuzzer in user space", harness("fuzz", f"FUZZ_SECONDS={fuzz}")),
+           ("threads in user space, TSan", harness("tsan", f"THREAD_SECONDS={2 * second}"))]
+          if "tools/testing/memslots/fuzz.c" in new_files(base) else []),
         ("debug kernel builds", lambda ctx: ctx.image("", "debug") and None),
         *((f"stress on the debug kernel, {mode.title}", stress_debug(mode, 3 * second))
           for mode in MODES.values() if mode.cpu == "amd"),
-        ("each allocation fails, debug kernel", failslab),
+        *([("each allocation fails, debug kernel", failslab)] if base["FAILSLAB"] else []),
         ("KCSAN kernels build", lambda ctx: (ctx.image("0", "kcsan"), ctx.image("", "kcsan")) and None),
         *((f"KCSAN, {name}", kcsan(MODES["amd", name], "qemu-amd", 3 * second)) for name in ("npt", "npt0")),
         ("guest, pristine kernel", guests("0", "pristine", max(1, minutes // 6))),

@@ -19,18 +19,18 @@
  * the mappings of a slot through the active set, and so do MMU notifiers, which
  * must find a mapping for as long as it exists.
  *
- * A gfn that has the same host memory and access in both maps keeps its mapping,
- * whatever happens to its slot.  If all gfns of the old map do, vCPUs run all the
- * time, and it does not matter which of the maps they see: a fault that looks up
- * its gfn in the old slot maps what is right in the new one, and is over by the
- * end of the grace period.  Huge mappings that would cross the ends of new slots
- * are up to the architecture.
+ * A gfn that has the same host memory and access in both maps keeps its
+ * mapping, whatever happens to its slot.  If this holds for all gfns of the old
+ * map, vCPUs are not held, and it does not matter which of the maps they see: a
+ * fault that uses an old slot installs a mapping that is right in the new map,
+ * too, and completes before the grace period ends.  Huge mappings that would
+ * cross the ends of new slots are left to the architecture.
  *
- * vCPUs are held only for the drop and for the grace period.  Once they run on the
- * new map, what they write is logged in its slots.  The old logs are merged into
- * that; nobody reads a log, or looks up a slot by its id, without
- * kvm->slots_lock.  Slots for which logging is enabled are write-protected after
- * that, as in a change of a single slot.
+ * vCPUs are held only for the drop and for the grace period.  Once they run on
+ * the new map, their writes are logged in the new slots.  The old logs are
+ * merged into the new ones.  This is safe, as reading a log and looking up a
+ * slot by its id require kvm->slots_lock.  Then, slots for which logging is
+ * enabled are write-protected, as when a single slot is changed.
  */
 #include <linux/kvm_host.h>
 #include <linux/ktime.h>
@@ -46,9 +46,10 @@
  * @ranges: parts of valid slots of the active set, in ascending order
  * @nr: number of ranges, at least one
  *
- * Same as kvm_arch_flush_shadow_memslot() for a slot like each range, but vCPUs
- * are held.  An architecture should override this if its slots have arch data, or
- * if it can keep other mappings then, or do something once for all ranges.
+ * Like kvm_arch_flush_shadow_memslot() for a slot that has just the gfns of a
+ * range, for each range, but with vCPUs held.  An architecture should override
+ * this if its slots have arch data, if it can keep more mappings when vCPUs are
+ * held, or if some work is needed only once for all ranges.
  *
  * Context: kvm->slots_lock held.  May sleep.
  */
@@ -133,8 +134,9 @@ static int kvm_memslots_diff_prepare(struct kvm *kvm, struct kvm_memslots *slots
 }
 
 /*
- * Hold the vCPUs.  To leave the gate, they may need the lock of the arch data, and
- * may have changed it when the lock is taken again.
+ * Hold the vCPUs.  Drop the lock of the arch data meanwhile, as vCPUs may need
+ * it to leave the gate, and update the arch data then, as they may have changed
+ * it.
  */
 static int kvm_memslots_diff_hold(struct kvm *kvm,
 				  const struct kvm_memslots_diff *diff)
@@ -268,14 +270,19 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
  *
  * On error, the map, the dirty logs and the generation are unchanged.
  *
- * Arch hooks are called with valid slots: inherit for each two slots that have
- * memory in common; prepare for each deleted slot, then for each new slot; flush
- * for what is gone; commit for each new slot, then for each deleted slot.  The kind
- * of change is KVM_MR_FLAGS_ONLY if only logging is enabled or disabled, and
- * KVM_MR_CREATE for all other new slots.  If such a slot inherits mappings, and
- * logging is enabled or disabled for some of them, commit is called twice: the
- * second time as for KVM_MR_FLAGS_ONLY, with an old slot that differs in this.  If
- * only the id of a slot changes, no hook is called for it.
+ * Arch hooks are called with valid slots, in this order:
+ *
+ * - inherit for each pair of an old and a new slot that share memory
+ * - prepare for each deleted slot, then for each new slot
+ * - flush for what is gone
+ * - commit for each new slot, then for each deleted slot
+ *
+ * The kind of change is KVM_MR_FLAGS_ONLY for a new slot that replaces an old
+ * one to enable or disable logging, and KVM_MR_CREATE for all other new
+ * slots.  If one of these inherits mappings for some of which logging is
+ * enabled or disabled, commit is called again with KVM_MR_FLAGS_ONLY and an old
+ * slot whose KVM_MEM_LOG_DIRTY_PAGES flag differs.  If only the id of a slot
+ * changes, no hook is called for it.
  *
  * Context: kvm->slots_lock held.  Sleeps; waits once for readers of kvm->srcu.  If
  * a gfn of the old map goes, or changes its memory or access, waits until all

@@ -55,9 +55,10 @@
 /**
  * struct kvm_map_regions - the regions of a new map
  * @list: the regions
- * @size: bytes of each of them: those of struct kvm_map_region, or those of struct
- *	  kvm_userspace_memory_region, which it starts with; then the members behind
- *	  that are not there, and no flag says that they are used
+ * @size: size of each region in bytes: that of struct kvm_map_region, or that
+ *	  of struct kvm_userspace_memory_region, with which it starts; in the
+ *	  latter case, the other members do not exist, and no flag refers to
+ *	  them
  * @nr: number of regions
  */
 struct kvm_map_regions {
@@ -77,8 +78,9 @@ kvm_nth_region(const struct kvm_map_regions *regions, unsigned int n)
  * @old: slot to replace, with the same pages at the same addresses, whose dirty
  *	 bitmap and arch data @new takes over; or NULL
  * @new: the new slot
- * @relogged: if @new is created, a slot some of whose mappings it inherits, and
- *	      that is logged while @new is not, or the other way round; or NULL
+ * @relogged: if @new is created, an old slot from which @new inherits mappings,
+ *	      and whose KVM_MEM_LOG_DIRTY_PAGES flag differs from that of @new;
+ *	      or NULL
  */
 struct kvm_memslot_change {
 	struct kvm_memory_slot *old;

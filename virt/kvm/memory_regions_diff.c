@@ -38,8 +38,8 @@
  * them by the time it commits @new.
  *
  * Context: kvm->slots_lock held.  May sleep.
- * Return: true if mappings of gfns of both slots stay; then it must return true
- * whenever it is called again.
+ * Return: true if the mappings of the common gfns stay.  Once this has returned
+ * true for two slots, it must do so on every further call for them.
  */
 bool __weak kvm_arch_memslot_inherit(struct kvm *kvm,
 				     const struct kvm_memory_slot *old,
@@ -65,8 +65,8 @@ static bool kvm_memslot_maps(const struct kvm_memory_slot *slot,
 }
 
 /*
- * Find the slot of a set that has gfns in common with @slot, and comes after @last,
- * or is the first one; or NULL.
+ * Find the first slot of a set, or if @last is not NULL, the first one after
+ * @last, that has gfns in common with @slot.  Return NULL if there is none.
  */
 static struct kvm_memory_slot *
 kvm_memslot_next_common(struct kvm_memslots *slots,
@@ -95,8 +95,9 @@ static bool kvm_memslots_common(const struct kvm_memory_slot *old,
 }
 
 /*
- * Check whether @new inherits the mappings of the common gfns of two slots.  @old is
- * none of KVM's own, as the new map has room for @new.
+ * Check whether @new inherits the mappings of the common gfns of two slots.
+ * @old is not an internal slot of KVM, as these stay, and @new must not overlap
+ * them.
  */
 static bool kvm_memslot_inherits(struct kvm *kvm,
 				 const struct kvm_memory_slot *old,
@@ -127,8 +128,9 @@ static void kvm_memslots_rest_add(struct kvm_memslots_rest *rest,
 }
 
 /*
- * Find the slot at @gfn or above: look it up, or walk on from @slot, and do not keep
- * the slots in between.  Not inlined, as regions that stay do not need it.
+ * Find the slot at @gfn or above: look it up, or if @walk, walk on from @slot.
+ * Add the slots that are skipped to @rest.  Not inlined, as regions that do not
+ * change do not need it.
  */
 static noinline struct kvm_memory_slot *
 kvm_memslots_seek(struct kvm_memslots *slots, struct kvm_memory_slot *slot,
@@ -145,9 +147,9 @@ kvm_memslots_seek(struct kvm_memslots *slots, struct kvm_memory_slot *slot,
 }
 
 /*
- * Move regions that differ from @slots to the front of @regions, and set the bits
- * of the other ids in @kept, which has @nr_bits.  Return the number of regions that
- * differ; @rest is what else @slots has.
+ * Move regions that differ from @slots to the front of @regions, set the bits
+ * of the ids of all other regions in @kept, which has @nr_bits bits, and add
+ * slots that are not kept to @rest.  Return the number of regions that differ.
  *
  * Slots are in ascending order.  If regions are, too, look at each slot once.
  */
@@ -431,9 +433,10 @@ kvm_memslot_find_relogged(struct kvm *kvm, struct kvm_memslots *slots,
  * @active: the active set
  * @slots: the inactive set, with the difference applied
  *
- * New slots inherit all other mappings, so that on error, too, they have to be
- * freed with kvm_free_memslot().  Those for which logging is enabled or disabled
- * are found as well.
+ * New slots inherit all other mappings.  Therefore, they have to be freed with
+ * kvm_free_memslot(), even on error.  This also finds new slots that inherit
+ * mappings for which logging is enabled or disabled, see @relogged of struct
+ * kvm_memslot_change.
  *
  * Context: kvm->slots_lock held, and nobody reads @slots.  May sleep.
  * Return: 0 or -ENOMEM.
@@ -469,7 +472,7 @@ int kvm_memslots_diff_find_gone(struct kvm *kvm, struct kvm_memslots_diff *diff,
 					   old->base_gfn + old->npages);
 	}
 
-	/* What new slots inherit does not become less. */
+	/* If the architecture kept mappings above, it does so here, too. */
 	for (i = 0; i < diff->nr_changed; i++) {
 		kvm_memslots_cond_resched(i);
 		change = &diff->changed[i];

@@ -35,10 +35,10 @@
  *		r1 = state
  *	}
  *
- * A critical section that ends after the grace period has started after WATCHED
- * was written: the vCPU sees that state, and uses a barrier of its own.  Writes of
- * earlier critical sections are visible once the grace period is over.  vCPUs are
- * not held during the grace period.
+ * A critical section that has not ended when the grace period ends must have
+ * started after WATCHED was written.  Its vCPU sees that state, and uses a
+ * barrier of its own.  Writes of earlier critical sections are visible once the
+ * grace period is over.  vCPUs are not held during the grace period.
  *
  * There is one exception.  A vCPU that has to complete an exit to user space (e.g.
  * a port read) may enter while others are still inside.  Otherwise it would have
@@ -118,7 +118,7 @@ void kvm_vcpu_gate_reenter(struct kvm_vcpu *vcpu)
 {
 	struct kvm *kvm = vcpu->kvm;
 
-	/* vCPUs are held by the owner of this lock. */
+	/* Only the owner of this lock holds vCPUs, so the gate is open. */
 	mutex_lock(&kvm->slots_lock);
 	WRITE_ONCE(vcpu->in_gate, true);
 	rwsem_acquire_read(&kvm->gate.dep_map, 0, 1, _THIS_IP_);
@@ -155,10 +155,10 @@ static void kvm_vcpu_gate_set_state(struct kvm_vcpu_gate *gate, int state)
  * kvm_vcpus_hold - hold all vCPUs away from the guest and its memory
  * @kvm: the VM
  *
- * Wait for the vCPUs inside the gate, and hold the others meanwhile.  A vCPU in a
- * page fault leaves the gate when the fault is done, however long user space takes
- * for that (userfaultfd).  vCPUs that are created or run later are held, too.
- * Before that, wait for an expedited RCU grace period.
+ * First, wait for an expedited RCU grace period.  Then, wait for the vCPUs
+ * inside the gate to leave, and keep the others out.  A vCPU in a page fault
+ * leaves the gate when the fault is done, however long user space takes for
+ * that (userfaultfd).  vCPUs that are created or run later are held, too.
  *
  * Context: kvm->slots_lock held, vCPUs not held.  Sleeps.  Must not hold
  * kvm->srcu or kvm->lock.
@@ -198,11 +198,11 @@ int kvm_vcpus_hold(struct kvm *kvm)
  * kvm_vcpus_let_finish - let held vCPUs complete exits to user space
  * @kvm: the VM
  *
- * Called when vCPUs that enter see all of what they are held for.  Does nothing if
- * vCPUs are not held.
+ * Call this once vCPUs that enter see the complete change for which they were
+ * held.  Does nothing if vCPUs are not held.
  *
- * Context: kvm->slots_lock held, by the caller of kvm_vcpus_hold() if they are.
- * Does not sleep.
+ * Context: kvm->slots_lock held; if vCPUs are held, by the caller of
+ * kvm_vcpus_hold().  Does not sleep.
  */
 void kvm_vcpus_let_finish(struct kvm *kvm)
 {

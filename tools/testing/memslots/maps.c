@@ -38,6 +38,7 @@ static struct {
 	unsigned int fail_prepare, fail_hold, fail_refresh, fail_get, fail_bind;
 	unsigned int kinds;	/* of metadata, which has changed so often */
 	struct {
+		int error;		/* of what failed */
 		unsigned int flushed;	/* pages */
 		gfn_t flushed_to;
 		unsigned int synced, created, flags, deleted;
@@ -51,6 +52,15 @@ static struct {
 static unsigned int below(unsigned int limit)
 {
 	return next_random(&t.random) % limit;
+}
+
+/* Fail if it is the @nth that is to fail. */
+static int fails(unsigned int *nth, int error)
+{
+	if (!*nth || --*nth)
+		return 0;
+	t.seen.error = error;
+	return error;
 }
 
 static gfn_t gfn_of(const struct kvm_map_region *region)
@@ -182,7 +192,7 @@ int kvm_arch_prepare_memory_region(struct kvm *kvm,
 {
 	check(!t.held && kvm->slots_arch_lock.held);
 	write_some(t.maps[t.as_id].dirty);
-	if (t.fail_prepare && !--t.fail_prepare)
+	if (fails(&t.fail_prepare, -EBUSY))
 		return -EBUSY;
 	if (change == KVM_MR_FLAGS_ONLY)
 		new->arch = old->arch;
@@ -195,11 +205,11 @@ int kvm_arch_prepare_memory_region(struct kvm *kvm,
 
 int kvm_arch_refresh_memslot(struct kvm *kvm, struct kvm_memory_slot *slot)
 {
+	int r = fails(&t.fail_refresh, -EBUSY);
+
 	check(kvm->slots_arch_lock.held);
-	if (!t.fail_refresh || --t.fail_refresh)
-		return 0;
-	t.seen.gave_up = true;
-	return -EBUSY;
+	t.seen.gave_up = r;
+	return r;
 }
 
 unsigned int kvm_arch_memslot_metadata_kinds(struct kvm *kvm)
@@ -301,7 +311,7 @@ int kvm_gmem_prepare_memory_region(struct kvm *kvm, struct kvm_memory_slot *slot
 				   unsigned int fd, uoff_t offset)
 {
 	check(!t.held && !kvm->slots_arch_lock.held);
-	if (t.fail_get && !--t.fail_get)
+	if (fails(&t.fail_get, -EBUSY))
 		return -EBUSY;
 	slot->gmem.file = shim_fd(fd);
 	slot->gmem.file->users++;
@@ -327,7 +337,7 @@ int kvm_gmem_commit_memory_region(struct kvm *kvm, struct kvm_memory_slot *slot)
 	kfree(node);
 	if (!node)
 		r = -ENOMEM;
-	if (t.fail_bind && !--t.fail_bind)
+	if (fails(&t.fail_bind, -EBUSY))
 		r = -EBUSY;
 	for (i = 0; i < slot->npages && !r; i++) {
 		if (bound[i])
@@ -377,10 +387,8 @@ int __wrap_kvm_vcpus_hold(struct kvm *kvm)
 	int r;
 
 	check(!t.held && !kvm->slots_arch_lock.held);
-	if (t.fail_hold) {
-		t.fail_hold = 0;
+	if (fails(&t.fail_hold, -EINTR))
 		return -EINTR;
-	}
 	r = __real_kvm_vcpus_hold(kvm);
 	t.held = !r;
 	return r;
@@ -590,6 +598,7 @@ static int set_once(const struct map *next)
 	r = kvm_set_memory_regions(&t.kvm, t.as_id, &regions);
 	mutex_unlock(&t.kvm.slots_lock);
 	check(!t.held && !t.kvm.slots_arch_lock.held);
+	check(!t.seen.error || r == t.seen.error);
 	return r;
 }
 

@@ -3,7 +3,8 @@
 #define __KVM_MEMSLOTS_INTERNAL_H
 
 /*
- * What memory_regions.h needs, besides memslots_gmem.h.  The first part is in
+ * The interface of memory_regions.h to the code that stores memslots; see
+ * memslots_gmem.h for guest_memfd.  The functions declared first are in
  * kvm_main.c.
  */
 #include <linux/kvm_host.h>

@@ -16,7 +16,7 @@ static inline bool kvm_memslot_can_inherit(struct kvm *kvm,
 					   const struct kvm_memory_slot *old,
 					   const struct kvm_memory_slot *new)
 {
-	/* Bound by the address of the slot, and unbound when it is freed. */
+	/* A guest_memfd is bound to the address of a slot until it is freed. */
 	if (kvm_slot_has_gmem(old) || kvm_slot_has_gmem(new))
 		return false;
 

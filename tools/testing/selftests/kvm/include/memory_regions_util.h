@@ -134,16 +134,19 @@ static inline void uffd_wait(int uffd)
 		ksft_exit_fail_msg("there is no page fault\n");
 }
 
-/* Resolve the fault with a page of zeroes of @size bytes at @mem, or exit. */
+/* Resolve a fault with @size bytes of zeroes at @mem, not by the zero page. */
 static inline void uffd_resolve(int uffd, void *mem, size_t size)
 {
-	struct uffdio_zeropage zero = {
-		.range.start = (uintptr_t)mem,
-		.range.len = size,
+	void *zeroes = calloc(1, size);
+	struct uffdio_copy copy = {
+		.dst = (uintptr_t)mem,
+		.src = (uintptr_t)zeroes,
+		.len = size,
 	};
 
-	if (ioctl(uffd, UFFDIO_ZEROPAGE, &zero))
-		ksft_exit_fail_msg("UFFDIO_ZEROPAGE: %s\n", strerror(errno));
+	if (!zeroes || ioctl(uffd, UFFDIO_COPY, &copy))
+		ksft_exit_fail_msg("UFFDIO_COPY: %s\n", strerror(errno));
+	free(zeroes);
 }
 
 /* Write @text to a file that exists, e.g. in sysfs or debugfs. */
