@@ -736,7 +736,10 @@ static void edit(struct map *map)
 		other = (void *)region_at(map, gfn_of(region) +
 					       npages_of(region));
 		if (other && other != region) {
+			/* It may begin before, in a map that is refused. */
+			size = (u64)(GFNS - gfn_of(region)) << PAGE_SHIFT;
 			region->memory_size += other->memory_size - PAGE_SIZE;
+			region->memory_size = min(region->memory_size, size);
 			*other = map->list[--map->nr];
 		}
 		break;
