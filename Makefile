@@ -22,8 +22,8 @@ help:
 #: make refresh                      the way back: patches/ and new files from the edited tree
 #: make kernel [SERIES=0|N]          build a kernel: pristine (0), after step N, or the whole series
 #: make selftests                    build KVM's selftests, static
-#: make boot [TESTS="a b"] [APPEND=] boot that kernel, run selftests [CPU=amd MODE=npt|npt0|tdp_mmu]
-#:                                  [CPU=intel MODE=ept|ept0|tdp_mmu]
+#: make boot [TESTS="a b"] [APPEND=] boot that kernel, run selftests [CPU=amd MODE=npt|npt0|tdp_mmu|legacy]
+#:                                  [CPU=intel MODE=ept|ept0|tdp_mmu|legacy]
 #: make guest [ROUNDS=10]            run a QEMU guest with -accel kvm on it: DIMMs, virtio-mem, migration
 #: make guest QEMU="distribution own" [ATOMIC="on off"] [MACHINE="pc q35"]   its RAM is split and merged all the time
 #: make guest GAP=30                how long vCPUs of our QEMU stand still when it changes the memory map: table and plot

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make boot [TESTS="a b"] [CPU=amd] [MODE=npt|npt0|tdp_mmu] [APPEND="..."] [SERIES=0|N] [CONFIG=debug]
-       make boot CPU=intel [MODE=ept|ept0|tdp_mmu] ...
+usage: make boot [TESTS="a b"] [CPU=amd] [MODE=npt|npt0|tdp_mmu|legacy] [APPEND="..."] [SERIES=0|N] [CONFIG=debug]
+       make boot CPU=intel [MODE=ept|ept0|tdp_mmu|legacy] ...
        make guest [ROUNDS=10] [SERIES=0|N] [CONFIG=debug] [QEMU="distribution own"] [ATOMIC="on off"] [MACHINE="pc q35"]
        make guest GAP=30
        make guest TRUST=20 [CONFIG=debug]
@@ -124,7 +124,8 @@ def tests_of(base, where, names, wanted=None, slower=1, cpu=""):
     options = settings(base)
     tests = []
     for name in wanted or short:
-        limit, extra = next(options[key] for key in (f"{cpu}/{name}", f"{where.name}/{name}", name, "default") if key in options)
+        keys = (f"{cpu}/{name}", f"{where.name}/{name}", name, "default")
+        limit, extra = next(options[key] for key in keys if key in options)
         tests.append(Test(name, limit * slower, f"/tests.d/{name} {' '.join(extra)}".strip(), where / short[name]))
     return tests
 

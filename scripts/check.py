@@ -23,7 +23,7 @@ from build_each import TARGETS, Compiled, Parsed, Strict, done, do
 from boot import Test, boot, guest, retried, tests_of
 from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
-from machine import MACHINES, MODES
+from machine import MACHINES, MODES, modes_of
 from series import apply_mails, export, new_files, refresh
 from tree import materialise, read_series
 from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, Unavailable, bases, git, lock, main, minutes_of, note, pretty, read,
@@ -398,7 +398,7 @@ def kernel_items(base):
         ("broken start is reported", no_user_space),
         ("Bochs builds", lambda ctx: MACHINES["bochs-intel"].ready()),
         *((f"selftests {mode.title}", compare(mode, base[f"MODE_{cpu}_{name}"]))
-          for (cpu, name), mode in MODES.items()),
+          for (cpu, name), mode in modes_of(base).items()),
         ("guest", guest_runs),
         *([("arm64 tests", arm64_tests)] if "arm64" in base.words("ARCHS") else []),
         ("debug kernel builds", lambda ctx: ctx.image("", "debug") and None),

@@ -160,10 +160,17 @@ MODES = {(mode.cpu, mode.name): mode for mode in (
     Mode("amd", "npt", "kvm_amd.npt=1", "qemu-amd", "bochs-amd"),
     Mode("amd", "npt0", "kvm_amd.npt=0", "qemu-amd-parallel", "bochs-amd"),
     Mode("amd", "tdp_mmu", "kvm.tdp_mmu=1", "qemu-amd", "bochs-amd"),
+    Mode("amd", "legacy", "kvm.tdp_mmu=0", "qemu-amd", "bochs-amd"),
     Mode("intel", "ept", "kvm_intel.ept=1", "bochs-intel"),
     Mode("intel", "ept0", "kvm_intel.ept=0", "bochs-intel"),
     Mode("intel", "tdp_mmu", "kvm.tdp_mmu=1", "bochs-intel"),
+    Mode("intel", "legacy", "kvm.tdp_mmu=0", "bochs-intel"),
 )}
+
+
+def modes_of(base):
+    """The Modes that the tests of BASE are run in."""
+    return {key: mode for key, mode in MODES.items() if "_".join(key) in base.words("MODES")}
 
 
 def mode_of():

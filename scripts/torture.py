@@ -16,7 +16,7 @@ import subprocess
 
 from boot import boot, guest
 from check import clean_log, harness, suite
-from machine import MODES
+from machine import MODES, modes_of
 from series import new_files
 from tree import read_series
 from workshop import OUT, VARS, Base, Failure, main, minutes_of, note, pretty, read, write
@@ -128,7 +128,7 @@ def command(*parts):
           if "tools/testing/memslots/fuzz.c" in new_files(base) else []),
         ("debug kernel builds", lambda ctx: ctx.image("", "debug") and None),
         *((f"stress on the debug kernel, {mode.title}", stress_debug(mode, 3 * second))
-          for mode in MODES.values() if mode.cpu == "amd"),
+          for mode in modes_of(base).values() if mode.cpu == "amd"),
         *([("each allocation fails, debug kernel", failslab)] if base["FAILSLAB"] else []),
         ("KCSAN kernels build", lambda ctx: (ctx.image("0", "kcsan"), ctx.image("", "kcsan")) and None),
         *((f"KCSAN, {name}", kcsan(MODES["amd", name], "qemu-amd", 3 * second)) for name in ("npt", "npt0")),
