@@ -10,10 +10,11 @@
 #include "test.h"
 
 #define DIRTY		KVM_MEM_LOG_DIRTY_PAGES
-#define PRIVATE_GFN	500
+#define PRIVATE_GFN	200	/* among those of user space */
 #define GFNS		600
 #define MAPS		20000
 #define HVA		(TASK_SIZE / 2)
+#define PRIVATE_HVA	(HVA / 2)
 #define MEMFDS		2
 #define MEMFD_PAGES	2048
 
@@ -164,6 +165,24 @@ static void write_some(bool *log)
 		if (slot && slot->base_gfn <= gfn && slot->dirty_bitmap) {
 			set_bit_le(gfn - slot->base_gfn, slot->dirty_bitmap);
 			log[gfn] = true;
+		}
+	}
+}
+
+/* User space takes a part of the log. */
+static void take_log(struct map *map)
+{
+	struct kvm_memslots *slots = __kvm_memslots(&t.kvm, t.as_id);
+	struct kvm_memory_slot *slot;
+	gfn_t gfn, end;
+
+	gfn = below(GFNS);
+	for (end = gfn + below(GFNS - gfn + 1); gfn < end; gfn++) {
+		slot = kvm_memslot_at_or_above(slots, gfn);
+		if (slot && slot->base_gfn <= gfn && slot->dirty_bitmap) {
+			__clear_bit_le(gfn - slot->base_gfn,
+				       slot->dirty_bitmap);
+			map->dirty[gfn] = false;
 		}
 	}
 }
@@ -431,6 +450,7 @@ static void check_slot(const struct map *map, struct kvm_memslots *slots,
 	unsigned long i;
 
 	check(*slot->arch.base == slot->base_gfn);
+	check(slot->as_id == map - t.maps);
 	check(id_to_memslot(slots, slot->id) == slot);
 	if (slot->id >= KVM_USER_MEM_SLOTS)
 		return;
@@ -682,7 +702,7 @@ static void add(struct map *map)
 	*region = (struct kvm_map_region) {
 		.slot = below(2 * ARRAY_SIZE(map->list)),
 		.flags = below(2) * DIRTY,
-		.guest_phys_addr = (u64)below(PRIVATE_GFN - 100) << PAGE_SHIFT,
+		.guest_phys_addr = (u64)below(GFNS - 200) << PAGE_SHIFT,
 		.memory_size = (u64)(1 + below(below(4) ? 8 : 150)) << PAGE_SHIFT,
 		.userspace_addr = HVA + ((u64)below(4) << PAGE_SHIFT),
 	};
@@ -700,7 +720,7 @@ static void edit(struct map *map)
 		add(map);
 		return;
 	}
-	switch (below(8)) {
+	switch (below(9)) {
 	case 0:
 		*region = map->list[--map->nr];
 		break;
@@ -747,6 +767,14 @@ static void edit(struct map *map)
 		if (gfn_of(region))
 			region->guest_phys_addr -= PAGE_SIZE;
 		break;
+	case 8:		/* what one of KVM's own has */
+		if (below(8))
+			break;
+		region->flags = 0;
+		region->guest_phys_addr = (u64)PRIVATE_GFN << PAGE_SHIFT;
+		region->userspace_addr = PRIVATE_HVA;
+		region->memory_size = PAGE_SIZE;
+		break;
 	}
 }
 
@@ -788,7 +816,7 @@ static void add_private(void)
 
 	slot->base_gfn = PRIVATE_GFN;
 	slot->npages = 1;
-	slot->userspace_addr = HVA / 2;
+	slot->userspace_addr = PRIVATE_HVA;
 	slot->id = KVM_USER_MEM_SLOTS;
 	slot->arch.base = base_of(PRIVATE_GFN);
 	for (set = 0; set < 2; set++)
@@ -831,6 +859,8 @@ static void set_maps(unsigned int nr, bool no_memory)
 	check_all();
 	while (nr--) {
 		t.as_id = below(KVM_MAX_NR_ADDRESS_SPACES);
+		if (!below(3))
+			take_log(&t.maps[t.as_id]);
 		next = t.maps[t.as_id];
 		for (i = below(5); i; i--)
 			edit(&next);
