@@ -874,7 +874,9 @@ static void set_maps(unsigned int nr, bool no_memory)
 
 static void test_random(struct vm *vm)
 {
+	shim_endian = SHIM_BIG_ENDIAN;
 	set_maps(MAPS, false);
+	shim_endian = 0;
 }
 
 static void test_initially_set(struct vm *vm)
@@ -889,7 +891,7 @@ static void test_no_memory(struct vm *vm)
 }
 
 static const struct directed_test maps[] = {
-	{ "maps at random", test_random },
+	{ "maps at random, big-endian", test_random },
 	{ "maps at random, all pages dirty at first", test_initially_set },
 	{ "maps at random, each allocation fails", test_no_memory },
 	{}
