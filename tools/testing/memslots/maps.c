@@ -43,7 +43,8 @@ static struct {
 		unsigned int flushed;	/* pages */
 		gfn_t flushed_to;
 		unsigned int synced, created, flags, deleted;
-		bool written[GFNS], gave_up;
+		bool written[GFNS], gave_up, reclaimed;
+		unsigned long rescheds;		/* before vCPUs were held */
 	} seen;
 
 	struct file memfds[MEMFDS];
@@ -295,6 +296,7 @@ bool kvm_arch_memslot_inherit(struct kvm *kvm,
 void kvm_arch_guest_memory_reclaimed(struct kvm *kvm)
 {
 	check(t.held && t.seen.flushed);
+	t.seen.reclaimed = true;
 }
 
 void kvm_arch_memslots_updated(struct kvm *kvm, u64 gen)
@@ -410,12 +412,15 @@ int __wrap_kvm_vcpus_hold(struct kvm *kvm)
 		return -EINTR;
 	r = __real_kvm_vcpus_hold(kvm);
 	t.held = !r;
+	t.seen.rescheds = shim_rescheds;
 	return r;
 }
 
 void __wrap_kvm_vcpus_release(struct kvm *kvm)
 {
 	check(t.held && t.seen.synced == !t.seen.gave_up);
+	/* what can wait has not been done while they were held */
+	check(shim_rescheds == t.seen.rescheds);
 	t.held = false;
 	__real_kvm_vcpus_release(kvm);
 }
@@ -682,6 +687,7 @@ done:
 		renamed += twin && twin->slot != next->list[i].slot;
 	}
 	check(t.seen.flushed == count_lost(now, next));
+	check(t.seen.reclaimed == (t.seen.flushed > 0));
 	check(t.seen.deleted == deleted);
 	check(t.seen.created == created && t.seen.flags == flags);
 	check(t.seen.synced == (deleted || created || flags || renamed));
