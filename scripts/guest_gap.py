@@ -48,7 +48,8 @@ class Machine(Qemu):
         for i in range(dimms):
             command += ["-object", f"memory-backend-ram,id=m{i},size=2M", "-device", f"pc-dimm,id=d{i},memdev=m{i}"]
         super().__init__("QEMU", path, command, "qtest")
-        self.test = connect(f"{path}.qtest").makefile("rw")
+        self.socket = connect(f"{path}.qtest")
+        self.test = self.socket.makefile("rw")
         self.pam(0, 0x30)
         for i in range(1, 7):
             self.pam(i, 0x33)
@@ -89,9 +90,11 @@ class Machine(Qemu):
     def ticks(self):
         return struct.unpack("<I", self.read(RAM + RECORDS + 12, 4))[0]
 
-    def pam(self, number, value):
+    def pam(self, number, value, between=lambda: None):
+        """Write a PAM register, and run BETWEEN when only its value is missing."""
         register = 0x59 + number
         self.qtest(f"outl 0xcf8 {0x80000000 | register & ~3:#x}")
+        between()
         self.qtest(f"outb {0xcfc + register % 4:#x} {value:#x}")
 
     def records(self, change=lambda: None, length=0.02):
