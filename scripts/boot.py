@@ -48,7 +48,7 @@ SPLAT = re.compile(
     r"|unreferenced object|refcount_t: |corruption|sleeping function|Call Trace:|nobody cared|page allocation failure")
 HARMLESS = re.compile(r"kmemleak: Kernel memory leak detector|Spectre|RETBleed|Speculative")
 # Warnings that tests provoke on purpose, by failing allocations: vmalloc() reports them.
-PROVOKED = dict.fromkeys(("memslot_failslab_test", "memory_regions_test", "memory_regions_backing_test", "guest"),
+PROVOKED = dict.fromkeys(("memslot_failslab_test", "memory_regions_test", "memory_regions_backing_test", "guest_trust"),
                          re.compile(r"allocation failure|Call Trace:"))
 
 

@@ -67,11 +67,11 @@ def fail(nth, atomic):
         machine.pam(1, 0x33)
         machine.end()
         return "" if left else "goes on"
+    except TimeoutError:
+        machine.process.kill()
+        machine.process.wait(60)
+        return ""
     except (Broken, OSError):
-        if machine.process.poll() is None and not Path(f"{machine.path}.stderr").read_text().count("memory"):
-            machine.process.kill()
-            machine.process.wait(60)
-            return ""
         said = Path(f"{machine.path}.stderr").read_text().splitlines()
         return f"ends with {machine.process.wait(60)}: " + next((line for line in said if "memory" in line), "nothing said")
 
@@ -85,6 +85,8 @@ def main():
     for verbose in Path("/sys/kernel/debug").glob("fail*/verbose"):
         verbose.write_text("0")
     for atomic in ("on", "off") if times and os.path.exists(f"/proc/self/{FAULTS}") else ():
+        # vmalloc() reports failures nevertheless: see PROVOKED in boot.py.
+        Path("/dev/kmsg").write_text("workshop: start guest_trust\n")
         for nth in itertools.count(1):
             said = fail(nth, atomic)
             print(f"[trust] {atomic}, allocation {nth}:", said or "there are not as many", flush=True)
@@ -92,6 +94,7 @@ def main():
                 break
             if "nothing said" in said:
                 raise Broken("QEMU ended without a word")
+    Path("/dev/kmsg").write_text("workshop: start guest\n")
     program = f"{DIR}/qemu-system-x86_64"      # the test takes the architecture from its name
     os.symlink(QEMU, program)
     done = subprocess.run([TEST], env={**os.environ, "QTEST_QEMU_BINARY": program}, check=False, stdout=subprocess.PIPE,
