@@ -28,11 +28,11 @@
  * There is one copy of each slot, and it is linked into both sets of its
  * address space.  Readers see the active set, and hold kvm->srcu or
  * kvm->slots_lock.  A change is made to the inactive set, which then becomes
- * the active one, and is repeated in the other set when SRCU says that nobody
- * reads there any more.  Between changes, both sets hold the same slots.
+ * the active one, and is repeated in the other set once an SRCU grace period
+ * has passed.  Between changes, both sets hold the same slots.
  *
- * What a reader may look at in a slot does not change while the slot is in a
- * set: to change a slot is to replace it by another one.
+ * The fields of a slot that readers access do not change while the slot is in
+ * a set: to change a slot, KVM replaces it.
  *
  * Slots must be in the linear map: powerpc looks them up in real mode, with
  * the functions of this header that are inline.
@@ -77,7 +77,7 @@ struct kvm_memory_slot {
 	struct hlist_node id_node;
 };
 
-/* One cache line: kmalloc() aligns objects of this size. */
+/* What look-ups by gfn read of a slot fits into a cache line. */
 static_assert(offsetof(struct kvm_memory_slot, userspace_addr) <= 64);
 
 /**

@@ -81,8 +81,8 @@ void kvm_swap_active_memslots(struct kvm *kvm, int as_id)
 
 	/*
 	 * Until all readers use the new set, they must not cache what they find
-	 * in it for longer.  The flag says so, and no later generation matches
-	 * one that has it.
+	 * in it beyond their SRCU critical section.  The flag tells them so,
+	 * and no later generation matches one that has it.
 	 */
 	WARN_ON_ONCE(gen & KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS);
 	next->generation = gen | KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS;

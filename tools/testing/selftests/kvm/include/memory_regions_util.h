@@ -234,8 +234,8 @@ static inline int fail_nth_open(void)
 }
 
 /*
- * Let the @nth allocation of this thread from now on fail, or none.  Returns what
- * is left of the number before: 0 if that allocation has failed.
+ * Let the @nth allocation of this thread from now on fail, or none if it is 0.
+ * Returns what is left of the previous number: 0 if that allocation has failed.
  */
 static inline unsigned int fail_nth(int fd, unsigned int nth)
 {
