@@ -108,11 +108,17 @@ def old_gone(ctx):
 
 
 def maintained(ctx):
-    """MAINTAINERS here is the tree's entry, if it has one; entries changed cover all new files, each new pattern matches."""
+    """
+    MAINTAINERS here is the tree's entry, if it has one; entries changed cover all new files, each new pattern matches; no
+    line of the base is gone.
+    """
     before, after = (ctx.git("show", f"{commit}:MAINTAINERS") for commit in ("base", ctx.commits[-1]))
     entry = read(TOP / "MAINTAINERS")
     if entry.splitlines()[0] in after and f"\n\n{entry}\n" not in after:
         raise Failure("MAINTAINERS is not the entry that the series adds to the kernel's")
+    lost = sorted(set(before.splitlines()) - set(after.splitlines()))
+    if lost:
+        raise Failure(f"MAINTAINERS: the series removes {lost[0]}")
     changed = [section for section in after.split("\n\n") if section not in before.split("\n\n")]
     specs = {pattern: f":(glob){pattern}{'**' * pattern.endswith('/')}"
              for pattern in re.findall(r"^F:\s+(\S+)$", "\n".join(changed), re.M)}
@@ -406,11 +412,13 @@ def kernel_items(base):
     ]
 
 
-def qemu_guest(title, config="", slower=1, series="", **options):
-    """A guest of QEMU with the series, on a kernel of the default base."""
+def qemu_guest(base, title, config="", slower=1, series="", **options):
+    """A guest of QEMU with the series, on a kernel of BASE."""
+    title = f"QEMU {title}, {base.name}"
+
     def item(ctx):
-        kernel, log = Context(next(base for base in bases() if base["DEFAULT"])), f"check/{title.replace(' ', '-')}"
-        result = guest(title, log, kernel.image(series, config), slower, qemu=qemu.build(ctx.base), **options)
+        log = f"check/{re.sub('[ ,]+', '-', title)}"
+        result = guest(title, log, Context(base).image(series, config), slower, qemu=qemu.build(ctx.base), **options)
         detail = read(OUT / "log" / log / "play").splitlines()
         yield title, result.verdict("guest"), result.results[0][2], "; ".join(detail[-2:])
         yield clean_log(title, result)
@@ -421,9 +429,10 @@ def qemu_items():
     return [
         *FORM,
         ("each step of QEMU builds", lambda ctx: qemu.build_each(ctx.base)),
-        *(qemu_guest(f"QEMU on {kind}", rounds=15, words=[kind, "/tmp/qemu", "on"]) for kind in ("pc", "q35")),
-        qemu_guest("QEMU on the pristine kernel", series="0", probe="trust"),
-        qemu_guest("QEMU is killed and allocations fail", "debug", 5, probe="trust", number=20),
+        *(item for base in bases() if base["KIND"] == "kernel" and read_series(base) for item in (
+            *(qemu_guest(base, f"on {kind}", rounds=15, words=[kind, "/tmp/qemu", "on"]) for kind in ("pc", "q35")),
+            qemu_guest(base, "on the pristine kernel", series="0", probe="trust"),
+            qemu_guest(base, "is killed and allocations fail", "debug", 5, probe="trust", number=20))),
     ]
 
 

@@ -168,9 +168,12 @@ def run(cmd, log, what, cwd=None, env=None, append=False, **kwargs):
     with open(path, "a" if append else "w", encoding="utf-8") as out:
         out.write(f"$ {shlex.join(map(str, cmd))}\n")
         out.flush()
-        done = subprocess.run([str(c) for c in cmd], cwd=cwd, env={**os.environ, **(env or {})},
-                              stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                              check=False, **kwargs)
+        try:
+            done = subprocess.run([str(c) for c in cmd], cwd=cwd, env={**os.environ, **(env or {})},
+                                  stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                                  check=False, **kwargs)
+        except FileNotFoundError as missing:
+            raise Failure(f"{what}: there is no {missing.filename}") from None
     if done.returncode:
         text = path.read_text(encoding="utf-8", errors="replace")
         if "No space left on device" in text:
