@@ -49,8 +49,9 @@ static inline bool kvm_vcpu_gate_try_enter(struct kvm_vcpu *vcpu)
  * nor for readers of kvm->srcu; KVM_REQ_LEAVE_GATE is pending then, as the guest
  * must not be entered.
  *
- * Context: in KVM_RUN, with the guest's signal mask.  May sleep.  Must not hold
- * kvm->srcu, kvm->lock or kvm->slots_lock.
+ * Context: in KVM_RUN, with the guest's signal mask, or in an ioctl that maps
+ * guest memory alike.  May sleep.  Must not hold kvm->srcu, kvm->lock,
+ * kvm->slots_lock or, where there is one, kvm->slots_arch_lock.
  * Return: 0, or -EINTR on a signal, with @finish only on a fatal one.
  */
 static inline int kvm_vcpu_gate_enter(struct kvm_vcpu *vcpu, bool finish)
@@ -65,7 +66,7 @@ static inline int kvm_vcpu_gate_enter(struct kvm_vcpu *vcpu, bool finish)
  * kvm_vcpu_gate_leave - leave the gate
  * @vcpu: the vCPU that the calling thread runs; need not be inside
  *
- * Context: in KVM_RUN.  Does not sleep.
+ * Context: in KVM_RUN, or another ioctl of the vCPU.  Does not sleep.
  */
 static inline void kvm_vcpu_gate_leave(struct kvm_vcpu *vcpu)
 {

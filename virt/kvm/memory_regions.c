@@ -13,18 +13,21 @@
  *
  * A guest never sees an INVALID slot, and never misses a gfn that is in both
  * maps: while vCPUs run, they see one map or the other.  Everything that can fail
- * comes before the first mapping is dropped.
+ * comes before the first mapping is dropped, except for huge mappings across the
+ * ends of new slots, see below.
  *
  * Mappings are dropped while the old map is still active: the architecture finds
  * the mappings of a slot through the active set, and so do MMU notifiers, which
  * must find a mapping for as long as it exists.
  *
- * A gfn that has the same host memory and access in both maps keeps its
- * mapping, whatever happens to its slot.  If this holds for all gfns of the old
- * map, vCPUs are not held, and it does not matter which of the maps they see: a
- * fault that uses an old slot installs a mapping that is right in the new map,
- * too, and completes before the grace period ends.  Huge mappings that would
- * cross the ends of new slots are left to the architecture.
+ * A gfn that has the same host memory and access in both maps keeps its mapping,
+ * whatever happens to its slot, if the mapping can be handed over: see
+ * kvm_memslot_can_inherit() and kvm_arch_memslot_inherit().  If this holds for
+ * all gfns of the old map, vCPUs are not held, and it does not matter which of
+ * the maps they see: a fault that uses an old slot installs a mapping that is
+ * right in the new map, too, and completes before the grace period ends.  Huge
+ * mappings that would cross the ends of new slots are left to the architecture,
+ * which may drop them before the switch or on commit, while vCPUs run.
  *
  * vCPUs are held only for the drop and for the grace period.  Once they run on
  * the new map, their writes are logged in the new slots.  The old logs are
@@ -266,15 +269,19 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
  * kvm_set_memory_regions - set all user memslots of an address space
  * @kvm: the VM
  * @as_id: the address space
- * @regions: all user slots of the new map, see kvm_memslots_diff(); reordered
+ * @regions: all user slots of the new map, see kvm_memslots_diff(); overwritten
  *
- * On error, the map, the dirty logs and the generation are unchanged.
+ * On error, the map, the dirty logs and the generation are unchanged, but huge
+ * mappings across the ends of new slots may be gone.
  *
  * Arch hooks are called with valid slots, in this order:
  *
  * - inherit for each pair of an old and a new slot that share memory
  * - prepare for each deleted slot, then for each new slot
+ * - refresh, if there is such a hook, for each created slot, if all slots need
+ *   more arch data once vCPUs are held
  * - flush for what is gone
+ * - publish for the new set
  * - commit for each new slot, then for each deleted slot
  *
  * The kind of change is KVM_MR_FLAGS_ONLY for a new slot that replaces an old
@@ -285,8 +292,8 @@ static void kvm_memslots_diff_commit(struct kvm *kvm, struct kvm_memslots *slots
  * changes, no hook is called for it.
  *
  * Context: kvm->slots_lock held.  Sleeps; waits once for readers of kvm->srcu.  If
- * a gfn of the old map goes, or changes its memory or access, waits until all
- * vCPUs have left the gate.
+ * a gfn of the old map goes, changes its memory or access, or cannot hand over
+ * its mapping, waits until all vCPUs have left the gate.
  * Return: 0; -EEXIST for a repeated id or overlapping slots; -EINVAL if there are
  * too many pages in total; -ENOMEM; -EINTR if the caller is being killed; -EAGAIN if
  * the architecture can keep fewer mappings than kvm_arch_memslot_inherit() said; or

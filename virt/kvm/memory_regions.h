@@ -75,8 +75,8 @@ kvm_nth_region(const struct kvm_map_regions *regions, unsigned int n)
 
 /**
  * struct kvm_memslot_change - a slot to create or to replace
- * @old: slot to replace, with the same pages at the same addresses, whose dirty
- *	 bitmap and arch data @new takes over; or NULL
+ * @old: slot to replace, with the same pages at the same addresses, whose arch
+ *	 data, and dirty bitmap if logging stays enabled, @new takes over; or NULL
  * @new: the new slot
  * @relogged: if @new is created, an old slot from which @new inherits mappings,
  *	      and whose KVM_MEM_LOG_DIRTY_PAGES flag differs from that of @new;

@@ -35,7 +35,8 @@
  * new->arch, for that hook to find; kvm_arch_free_memslot() undoes that.
  *
  * If the architecture keeps mappings that cross the ends of a slot, it must drop
- * them by the time it commits @new.
+ * them by the time it commits @new, or else when a fault needs more access than
+ * they grant.
  *
  * Context: kvm->slots_lock held.  May sleep.
  * Return: true if the mappings of the common gfns stay.  Once this has returned
@@ -252,14 +253,15 @@ static int kvm_memslots_diff_add(struct kvm *kvm,
  * @as_id: the address space
  * @regions: all user slots of the new map, in any order; each one checked by
  *	     kvm_check_map_region(), not empty, and with the id of a user slot;
- *	     reordered
+ *	     overwritten
  * @diff: result
  *
  * Does not check for overlapping slots: kvm_memslots_diff_apply() does.
  *
  * The caller owns the new slots, which are allocated with kmalloc() and have no
- * dirty bitmap, and arch data only if they replace a slot; and both arrays of
- * @diff, to be freed with kvfree().  On error, there is nothing to free.
+ * dirty bitmap, and arch data only if they replace a slot; a reference to the
+ * backing of created ones; and both arrays of @diff, to be freed with kvfree().
+ * On error, there is nothing to free.
  *
  * Context: kvm->slots_lock held.  May sleep.
  * Return: 0, -EEXIST if an id is listed twice, -ENOMEM, or an error of
@@ -433,10 +435,10 @@ kvm_memslot_find_relogged(struct kvm *kvm, struct kvm_memslots *slots,
  * @active: the active set
  * @slots: the inactive set, with the difference applied
  *
- * New slots inherit all other mappings.  Therefore, they have to be freed with
- * kvm_free_memslot(), even on error.  This also finds new slots that inherit
- * mappings for which logging is enabled or disabled, see @relogged of struct
- * kvm_memslot_change.
+ * New slots inherit all other mappings.  Therefore, those that are created have
+ * to be freed with kvm_free_memslot(), even on error.  This also finds those that
+ * inherit mappings for which logging is enabled or disabled, see @relogged of
+ * struct kvm_memslot_change.
  *
  * Context: kvm->slots_lock held, and nobody reads @slots.  May sleep.
  * Return: 0 or -ENOMEM.
@@ -451,7 +453,7 @@ int kvm_memslots_diff_find_gone(struct kvm *kvm, struct kvm_memslots_diff *diff,
 	if (!diff->nr_deleted)
 		return 0;
 
-	/* At most one before each new slot, and one at each end of an old one. */
+	/* At most one before each new slot, one at the end of each old one. */
 	diff->gone = kvcalloc(diff->nr_deleted + diff->nr_created,
 			      sizeof(*diff->gone), GFP_KERNEL_ACCOUNT);
 	if (!diff->gone)

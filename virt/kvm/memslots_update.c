@@ -137,7 +137,7 @@ int kvm_memslot_ids_fit(struct kvm_memslot_ids *ids, unsigned int nr)
 
 /**
  * kvm_memslot_calloc - allocate metadata of a memslot
- * @n: number of elements, typically one per page of the slot
+ * @n: number of elements
  * @size: size of an element in bytes
  *
  * For the few bytes of a small slot, vmalloc() would use whole pages, plus its own

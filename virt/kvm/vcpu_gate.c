@@ -8,13 +8,17 @@
  * the gate.  Architectures enter and leave the gate in
  * kvm_arch_vcpu_ioctl_run().
  *
+ * There are two exceptions: a vCPU outside may be marked as preempted in guest
+ * memory (steal time), and KVM_RUN may access guest memory before it enters, as
+ * other ioctls do (on x86, for events in synced registers).
+ *
  * The owner of kvm->slots_lock can hold the vCPUs: those inside leave the gate,
  * and none enters.  A request alone is not sufficient, because it only makes vCPUs
  * leave guest mode: an exit handler may still be about to map a page that it has
  * looked up before.
  *
- * Accesses to guest memory outside of KVM_RUN are made under kvm->srcu, and are
- * not held.
+ * Other ioctls access guest memory under kvm->srcu, and are not held, unless
+ * they map it as a page fault in KVM_RUN does: these go through the gate, too.
  *
  * The gate is lockless.  A vCPU writes in_gate and then reads the state of the
  * gate; the holder writes the state and then reads in_gate; one of them must see
@@ -40,11 +44,11 @@
  * barrier of its own.  Writes of earlier critical sections are visible once the
  * grace period is over.  vCPUs are not held during the grace period.
  *
- * There is one exception.  A vCPU that has to complete an exit to user space (e.g.
- * a port read) may enter while others are still inside.  Otherwise it would have
- * to wait for the slowest of them, while user space expects KVM_RUN to return
- * when asked to.  It leaves the gate before it runs the guest.  Therefore, the
- * holder checks once more after it has closed the gate for these vCPUs, too.  Once
+ * Not all vCPUs are kept out at once.  One that has to complete an exit to user
+ * space (e.g. a port read) may enter while others are still inside.  Otherwise it
+ * would have to wait for the slowest of them, while user space expects KVM_RUN to
+ * return when asked to.  It leaves the gate before it runs the guest.  Therefore,
+ * the holder checks again after it has closed the gate for these vCPUs, too.  Once
  * the holder has made its change and only waits for readers of kvm->srcu, which may
  * be in a page fault as well, these vCPUs may enter again.
  */
@@ -161,7 +165,7 @@ static void kvm_vcpu_gate_set_state(struct kvm_vcpu_gate *gate, int state)
  * that (userfaultfd).  vCPUs that are created or run later are held, too.
  *
  * Context: kvm->slots_lock held, vCPUs not held.  Sleeps.  Must not hold
- * kvm->srcu or kvm->lock.
+ * kvm->srcu, kvm->lock or, where there is one, kvm->slots_arch_lock.
  * Return: 0, or -EINTR if the caller is being killed, with no vCPU held.
  */
 int kvm_vcpus_hold(struct kvm *kvm)
