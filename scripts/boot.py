@@ -26,6 +26,7 @@ Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer report in 
 """
 
 import os
+import platform
 import re
 import shlex
 import signal
@@ -86,7 +87,7 @@ def busybox(arch):
     """A static busybox for ARCH: this machine's, or that of the distribution for another one."""
     if ARCHS[arch].tools != os.uname().machine:
         have = OUT / "download" / f"busybox-{arch}"
-        deb = fetch("busybox-static", Base()["SUITES"].split()[0], have, f"download-busybox-{arch}",
+        deb = fetch("busybox-static", platform.freedesktop_os_release().get("VERSION_CODENAME", "stable"), have, f"download-busybox-{arch}",
                     f"do without ARCH={arch}", {"x86_64": "amd64"}.get(arch, arch))
         run(["dpkg-deb", "-x", deb, have / "root"], f"download-busybox-{arch}",
             f"{pretty(deb)} is broken: remove it and repeat", append=True)
