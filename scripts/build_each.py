@@ -170,7 +170,10 @@ class Parsed(Compiled):
         self.src = self.base.out / "src"
 
     def commands(self, touched):
-        """The commands for the C files that TOUCHED, a set of paths, affects, as kbuild wrote them down."""
+        """
+        For the C files that TOUCHED, a set of paths, affects: (the command as kbuild wrote it down, the file if it is compiled
+        rather than only parsed).
+        """
         for path in (path for name in self.kvm() for path in (self.dir / name).rglob(".*.o.cmd")):
             text = read(path)
             found = re.match(r"(?:saved)?cmd_\S+ := (.+? -c -o \S+ (\S+\.c))(?: ;|$)", text, re.M)
@@ -179,8 +182,8 @@ class Parsed(Compiled):
             files = re.findall(r"[^\s:\\]+", read(listed) if listed.exists() else text)
             read_too = {os.path.relpath(self.dir / name, self.src) for name in files if name.endswith((".c", ".h"))}
             if found and read_too & touched:
-                whole = os.path.relpath(self.dir / found[2], self.src) in touched
-                yield found[1] if whole else f"{found[1]} -fsyntax-only"
+                file = os.path.relpath(self.dir / found[2], self.src)
+                yield (found[1], file) if file in touched else (f"{found[1]} -fsyntax-only", None)
 
     def work(self, before):
         seen = self.dir / "parsed"      # the commit whose files were compiled or parsed last
@@ -203,8 +206,9 @@ class Parsed(Compiled):
             said = self.warnings()
         with lock(self.base.out / "build.lock"), ThreadPoolExecutor(int(NPROC)) as pool:
             source(self.base, self.commit)
-            runs = list(pool.map(lambda command: subprocess.run(command, shell=True, cwd=self.dir, text=True,
-                                                                capture_output=True), self.commands(touched)))
+            commands = list(self.commands(touched))
+            runs = list(pool.map(lambda command: subprocess.run(command[0], shell=True, cwd=self.dir, text=True,
+                                                                capture_output=True), commands))
         log = OUT / "log" / self.log()
         write(log, "".join(f"{run.args}\n{run.stderr}" for run in runs))
         if any(run.returncode for run in runs):
@@ -212,7 +216,8 @@ class Parsed(Compiled):
         said += [line.replace(f"{self.src}/", "") for run in runs for line in run.stderr.splitlines() if "warning:" in line]
         new = new_warnings(said, before()) if said else []
         write(seen, self.commit)
-        return {"verdict": "WARN" if new else "ok", "detail": "; ".join(new), "compiled": self.compiled()}
+        return {"verdict": "WARN" if new else "ok", "detail": "; ".join(new),
+                "compiled": sorted({*self.compiled(), *(file for _, file in commands if file)})}
 
     def has(self, path):
         """Whether the step has a file PATH."""
