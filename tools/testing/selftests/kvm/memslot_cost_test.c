@@ -10,6 +10,7 @@
  * Times are those of CLOCK_MONOTONIC.  Data that is read back is checked outside
  * of the time that is measured.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -28,9 +29,9 @@
 #include "test_util.h"
 #include "kvm_util.h"
 #include "processor.h"
+#include "memory_regions_compat.h"
 #include "memory_regions_util.h"
 
-#define VCPU_ID		0
 #define CHUNK		0x200000UL
 #define MAX_COUNTS	32
 
@@ -465,6 +466,7 @@ static struct work {
 
 static struct {
 	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
 	int fd;
 	unsigned char *mem;
 	unsigned long pages, page_size;
@@ -543,11 +545,12 @@ static void guest_main(void)
 /* Run the guest until it reports that it is done. */
 static void *run_guest(void *unused)
 {
-	struct kvm_run *run = vcpu_state(busy.vm, VCPU_ID);
+	struct kvm_run *run = busy.vcpu->run;
+	struct ucall uc;
 
 	for (;;) {
-		vcpu_run(busy.vm, VCPU_ID);
-		if (get_ucall(busy.vm, VCPU_ID, NULL) == UCALL_SYNC)
+		vcpu_run(busy.vcpu);
+		if (get_ucall(busy.vcpu, &uc) == UCALL_SYNC)
 			return NULL;
 		/* It may access a slot that is being moved: continue. */
 		if (run->exit_reason != KVM_EXIT_MMIO)
@@ -773,6 +776,7 @@ static const char *test_rw(void)
 static const char *exits(uint64_t kind)
 {
 	unsigned long count = opts.ops * 10, seen = 0;
+	struct ucall uc;
 	unsigned int i;
 
 	/* There are page faults the first time. */
@@ -780,11 +784,11 @@ static const char *exits(uint64_t kind)
 		uint64_t start = now_ns(), ns;
 
 		set_work((struct work) { .kind = kind, .count = count });
-		while (!_vcpu_run(busy.vm, VCPU_ID) &&
+		while (!__vcpu_run(busy.vcpu) &&
 		       kind == EXIT_TO_USER && seen < count)
 			seen++;
 		ns = now_ns() - start;
-		if (get_ucall(busy.vm, VCPU_ID, NULL) != UCALL_SYNC)
+		if (get_ucall(busy.vcpu, &uc) != UCALL_SYNC)
 			return "the guest stopped";
 		if (i)
 			took(ns, count);
@@ -808,11 +812,12 @@ static void busy_open(void)
 	unsigned int i;
 
 	busy.slots = nr_slots - 2;
-	busy.vm = vm_create_default(VCPU_ID, length / 4096, guest_main);
-	busy.fd = vm_get_fd(busy.vm);
-	busy.page_size = vm_get_page_size(busy.vm);
+	busy.vm = __vm_create_with_one_vcpu(&busy.vcpu, length / 4096,
+					    guest_main);
+	busy.fd = busy.vm->fd;
+	busy.page_size = busy.vm->page_size;
 	busy.pages = length / busy.page_size;
-	if ((AREA_AWAY + length) / busy.page_size > vm_get_max_gfn(busy.vm))
+	if ((AREA_AWAY + length) / busy.page_size > busy.vm->max_gfn)
 		ksft_exit_fail_msg("the guest has no addresses for %lu bytes\n",
 				   length);
 
@@ -825,9 +830,9 @@ static void busy_open(void)
 			 i + 1 < busy.slots ? step : length - i * step,
 			 busy.mem + i * step);
 	for (page = 0; page < busy.pages; page++)
-		virt_pg_map(busy.vm, AREA_GVA + page * busy.page_size,
-			    AREA_GPA + page * busy.page_size, 0);
-	busy.work = addr_gva2hva(busy.vm, (vm_vaddr_t)&guest_work);
+		virt_map(busy.vm, AREA_GVA + page * busy.page_size,
+			 AREA_GPA + page * busy.page_size, 1);
+	busy.work = addr_gva2hva(busy.vm, (uintptr_t)&guest_work);
 
 	/* The same number of pages per chunk, each in a host page of its own. */
 	step = max(opts.length / (opts.ops * 20), (unsigned long)getpagesize());
@@ -1009,7 +1014,7 @@ static void help(const char *name, FILE *to)
 	list(to);
 }
 
-static void __attribute__((noreturn)) usage(const char *what, const char *arg)
+static void __noreturn usage(const char *what, const char *arg)
 {
 	fprintf(stderr, "memslot_cost_test: %s: %s (see -h)\n", arg, what);
 	exit(KSFT_FAIL);
