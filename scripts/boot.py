@@ -378,13 +378,13 @@ def guests(title, log, image, slower, rounds):
         said = read(OUT / "log" / where / "play")
         failed = re.search(r"FAILED: (.*)", said)
         splits = re.findall(r"(\d+) splits", said)
-        traced = re.search(r"(\d+) pauses, (\d+) ioctls for a slot, (\d+) ioctls for all", said)
+        traced = re.search(r"(\d+) pauses, (\d+) ioctls for a slot, (\d+) ioctls for all, (\d+) of", said)
         fine = not failed and "] intact, " in said and result.verdict("guest") == "PASS" and not result.splats
         well = well and (fine or name == "distribution")
         memory = "intact" if fine else failed.group(1) if failed else f"{result.verdict('guest')}: {pretty(result.log)}"
-        rows.append((name, words[0], memory, splits[-1] if splits else "-", traced[1] if traced else "-",
-                     str(int(traced[2]) + int(traced[3])) if traced else "-"))
-    print(table(("QEMU", "machine", "memory", "splits", "pauses", "ioctls"), rows))
+        rows.append((name, words[0], memory, splits[-1] if splits else "-", *((str(number) for number in (
+            int(traced[1]) - int(traced[4]), traced[4], int(traced[2]) + int(traced[3]))) if traced else "---")))
+    print(table(("QEMU", "machine", "memory", "splits", "pauses", "in postcopy", "ioctls"), rows))
     return well
 
 

@@ -3,8 +3,8 @@
  * Each vCPU sets its APIC timer, halts, and records how long it took until it runs again (scripts/guest_gap.py). Runs in
  * real mode, in RAM at 0xd8000, which is also the base of ds and ss. There is no other firmware.
  *
- * 0x1000: number of vCPUs that run; 0x1004: ticks of the timer; 0x1008: offset of the records of the current window. Each
- * vCPU has a record of 64 bytes: sleeps, ticks they took in all, longest one, TSC.
+ * 0x1000: number of vCPUs that run; 0x1004: ticks of the timer; 0x1008: offset and segment of the records of the current
+ * window. Each vCPU has a record of 64 bytes: sleeps, ticks they took in all, longest one, TSC.
  */
 	.code16
 	.globl	start
@@ -53,16 +53,16 @@ timer:					/* at 2: vector 0x20 */
 	xor	%eax, %eax
 	mov	$0x80b, %ecx		/* EOI */
 	wrmsr
-	mov	0x1008, %di
+	les	0x1008, %di
 	add	%bp, %di
 	rdtsc
 	mov	%eax, %edx
 	sub	%esi, %edx
 	mov	%eax, %esi
-	mov	%eax, 12(%di)
-	incl	(%di)
-	add	%edx, 4(%di)
-	cmp	8(%di), %edx
+	mov	%eax, %es:12(%di)
+	incl	%es:(%di)
+	add	%edx, %es:4(%di)
+	cmp	%es:8(%di), %edx
 	jbe	2b
-	mov	%edx, 8(%di)
+	mov	%edx, %es:8(%di)
 	jmp	2b

@@ -33,14 +33,18 @@ EVERY = 100000		# nanoseconds: one of the vCPUs wakes up
 
 
 class Machine(Qemu):
-    def __init__(self, vcpus, slots, atomic):
-        self.vcpus, self.phase, self.rate, self.usual, path = vcpus, 0, 1000, (0, 0), f"{DIR}/gap-{vcpus}-{slots}-{atomic}"
+    """A guest that sleeps again and again; with INCOMING, a socket, one that migrates to here."""
+
+    def __init__(self, vcpus, slots, atomic, incoming=""):
+        self.vcpus, self.phase, self.rate, self.usual = vcpus, 0, 1000, (0, 0)
+        path = f"{DIR}/gap-{vcpus}-{slots}-{atomic}" + "-in" * bool(incoming)
         with open(f"{DIR}/gap.rom", "wb") as rom:
             rom.write(bytes(0xfff0) + b"\xea\x00\x00\x00\xd8" + bytes(11))	# ljmp $0xd800,$0
         # There are about six slots without DIMMs.
         dimms = max(slots - 6, 0)
         command = [QEMU, "-accel", f"kvm,atomic-memslots={atomic}", "-cpu", "EPYC,-xsave,+x2apic", "-smp", str(vcpus),
-                   "-machine", "pc", "-nodefaults", "-no-user-config", "-display", "none", "-S",
+                   "-machine", "pc", "-nodefaults", "-no-user-config", "-display", "none",
+                   *(["-incoming", incoming] if incoming else ["-S"]),
                    "-bios", f"{DIR}/gap.rom",
                    "-m", f"64M,slots={max(dimms, 1)},maxmem={64 + 2 * max(dimms, 1)}M",
                    "-L", "/usr/share/seabios", "-L", "/usr/share/qemu", "-global", "kvm-apic.vapic=off",
@@ -50,13 +54,16 @@ class Machine(Qemu):
         super().__init__("QEMU", path, command, "qtest")
         self.socket = connect(f"{path}.qtest")
         self.test = self.socket.makefile("rw")
+        if incoming:
+            return
         self.pam(0, 0x30)
         for i in range(1, 7):
             self.pam(i, 0x33)
         with open(f"{DIR}/gap", "rb") as code:
             self.write(RAM, code.read())
         self.write(0x80, struct.pack("<HH", 2, RAM >> 4))		# interrupt vector 0x20
-        self.write(RAM + 0x1000, struct.pack("<III", 0, EVERY * vcpus, RECORDS))
+        self.write(RAM + 0x1000, struct.pack("<II", 0, EVERY * vcpus))
+        self.records_at(RECORDS)
         self.qmp("cont")
         wait_for(f"{vcpus} vCPUs to run", lambda: struct.unpack("<H", self.read(RAM + 0x1000, 2))[0] == vcpus, 30)
 
@@ -97,15 +104,18 @@ class Machine(Qemu):
         between()
         self.qtest(f"outb {0xcfc + register % 4:#x} {value:#x}")
 
+    def records_at(self, place, segment=RAM >> 4):
+        self.write(RAM + 0x1008, struct.pack("<HH", place, segment))
+
     def records(self, change=lambda: None, length=0.02):
         """Run CHANGE; returns the record of each vCPU: sleeps, ticks in all, longest."""
         self.phase = self.phase % 40 + 1
         place = RECORDS + self.phase * PHASE
         self.write(RAM + place, bytes(self.vcpus * 64))
-        self.write(RAM + 0x1008, struct.pack("<I", place))
+        self.records_at(place)
         change()
         time.sleep(length + self.phase * 17e-6)     # the next change meets other phases of the timers
-        self.write(RAM + 0x1008, struct.pack("<I", RECORDS))
+        self.records_at(RECORDS)
         raw = self.read(RAM + place, self.vcpus * 64)
         return [struct.unpack_from("<III", raw, 64 * i) for i in range(self.vcpus)]
 

@@ -6,18 +6,20 @@ usage: scripts/guest_trust.py DIR QEMU KILLS
 Runs in the kernel under test (make guest TRUST=KILLS). KILLS times, kill QEMU while its main thread sleeps in
 KVM_SET_USER_MEMORY_REGIONS. Then, where the kernel has fault injection, split RAM while the first, second, ... allocation
 of the main thread fails, with atomic-memslots on and off, and print what QEMU said. Then run DIR/kvm-memslots-test, QEMU's
-own test; with KILLS 0, that alone, which needs no such ioctl. Exits 0 only if all went as it should.
+own test; with KILLS 0, that alone, which needs no such ioctl. Last, split RAM while vCPUs wait for pages of a source that
+does not answer. Exits 0 only if all went as it should.
 """
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
-from guest_gap import DIR, QEMU, Machine
+from guest_gap import DIR, QEMU, RAM, Machine
 from guest_qemu import Broken, wait_for
 
 SWITCH = 0xaee4     # the low half of KVM_SET_USER_MEMORY_REGIONS
@@ -25,9 +27,9 @@ FAULTS = "fail-nth"
 TEST = f"{DIR}/kvm-memslots-test"
 
 
-def thread(machine, name):
-    """A file of the main thread's."""
-    return Path(f"/proc/{machine.process.pid}/task/{machine.process.pid}/{name}")
+def thread(machine, name, number=0):
+    """A file of the main thread's, or of that of this NUMBER."""
+    return Path(f"/proc/{machine.process.pid}/task/{number or machine.process.pid}/{name}")
 
 
 def kill():
@@ -76,6 +78,48 @@ def fail(nth, atomic):
         return f"ends with {machine.process.wait(60)}: " + next((line for line in said if "memory" in line), "nothing said")
 
 
+def stalled(atomic):
+    """
+    Split RAM in a guest that came by postcopy, while a vCPU waits for a page and the source does not answer for 10 seconds.
+    Returns how long that took: QEMU's main loop must not wait for the page, or the migration cannot be recovered.
+    """
+    path, cold = f"unix:{DIR}/stalled", 0x90000
+    source, machine = Machine(2, 0, atomic), Machine(2, 0, atomic, path)
+    timer = threading.Timer(10, source.process.send_signal, [signal.SIGCONT])
+    try:
+        # What is not zero takes long to send, 64 pages aside.
+        for place, size in ((0x1000, 0x9f000), (0x100000, 0x3f00000)):
+            source.qtest(f"memset {place:#x} {size:#x} 0xff")
+        for one in (source, machine):
+            one.qmp("migrate-set-capabilities", capabilities=[{"capability": "postcopy-ram", "state": True}])
+        source.qmp("migrate-set-parameters", **{"max-bandwidth": 4096, "max-postcopy-bandwidth": 4096})
+        source.qmp("migrate", uri=path)
+        wait_for("the migration to begin", lambda: source.qmp("query-migrate").get("status") == "active", 5)
+        source.write(cold, b"\xff")      # if it was sent, it is once more
+        source.qmp("migrate-start-postcopy")
+        wait_for("the guest to run there", lambda: machine.qmp("query-status")["status"] == "running", 5)
+        before = machine.ticks()
+        # An interrupt of the APIC's timer that is not delivered yet may not be migrated: then they sleep for ever.
+        wait_for("the vCPUs to run there", lambda: machine.ticks() != before, 5)
+        source.process.send_signal(signal.SIGSTOP)
+        timer.start()
+        machine.records_at(0, cold >> 4)
+        wait_for("a vCPU to wait for its page", lambda: "handle_userfault" in [
+            thread(machine, "wchan", cpu["thread-id"]).read_text() for cpu in machine.qmp("query-cpus-fast")], 5)
+        start = time.monotonic()
+        machine.pam(1, 0)
+        machine.qmp("query-status")
+        return time.monotonic() - start
+    except Broken as error:
+        print(f"[trust] {error}, once more", flush=True)
+        return None
+    finally:
+        timer.cancel()
+        for one in (machine, source):
+            one.process.kill()
+            one.process.wait(60)
+
+
 def main():
     times = [kill() for _ in range(int(sys.argv[3]))]
     if times:
@@ -95,6 +139,11 @@ def main():
             if "nothing said" in said:
                 raise Broken("QEMU ended without a word")
     Path("/dev/kmsg").write_text("workshop: start guest\n")
+    if times:
+        off, on = (wait_for("a vCPU that waits", lambda: stalled(atomic), 120) for atomic in ("off", "on"))
+        print(f"[trust] a split while a vCPU waits for its page: off {off:.1f} s, on {on:.1f} s", flush=True)
+        if off < 5 <= on:
+            raise Broken("with atomic-memslots=on, QEMU waits for the page")
     program = f"{DIR}/qemu-system-x86_64"      # the test takes the architecture from its name
     os.symlink(QEMU, program)
     done = subprocess.run([TEST], env={**os.environ, "QTEST_QEMU_BINARY": program}, check=False, stdout=subprocess.PIPE,
