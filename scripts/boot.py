@@ -21,7 +21,7 @@ GAP=30 measures how long vCPUs of our QEMU stand still in 30 splits and merges o
 off, with atomic-memslots off and on, with 2 and 8 vCPUs, 16 and 200 slots, in virtual time. It prints a table and writes a
 plot.
 TRUST=20 kills our QEMU 20 times while KVM switches its map, lets allocations of the switch fail where the kernel can
-(CONFIG=debug, which also looks for leaks), and runs QEMU's own test of it.
+(CONFIG=debug, which also looks for leaks), splits RAM while a vCPU waits for a page of postcopy, and runs QEMU's own test.
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer report in the kernel log.
 """
 
@@ -87,8 +87,9 @@ def busybox(arch):
     """A static busybox for ARCH: this machine's, or that of the distribution for another one."""
     if ARCHS[arch].tools != os.uname().machine:
         have = OUT / "download" / f"busybox-{arch}"
-        deb = fetch("busybox-static", platform.freedesktop_os_release().get("VERSION_CODENAME", "stable"), have, f"download-busybox-{arch}",
-                    f"do without ARCH={arch}", {"x86_64": "amd64"}.get(arch, arch))
+        release = platform.freedesktop_os_release().get("VERSION_CODENAME", "stable")
+        deb = fetch("busybox-static", release, have, f"download-busybox-{arch}", f"do without ARCH={arch}",
+                    {"x86_64": "amd64"}.get(arch, arch))
         run(["dpkg-deb", "-x", deb, have / "root"], f"download-busybox-{arch}",
             f"{pretty(deb)} is broken: remove it and repeat", append=True)
         return (have / "root/bin/busybox").read_bytes()
@@ -382,8 +383,11 @@ def guests(title, log, image, slower, rounds):
         fine = not failed and "] intact, " in said and result.verdict("guest") == "PASS" and not result.splats
         well = well and (fine or name == "distribution")
         memory = "intact" if fine else failed.group(1) if failed else f"{result.verdict('guest')}: {pretty(result.log)}"
-        rows.append((name, words[0], memory, splits[-1] if splits else "-", *((str(number) for number in (
-            int(traced[1]) - int(traced[4]), traced[4], int(traced[2]) + int(traced[3]))) if traced else "---")))
+        counts = "---"
+        if traced:
+            pauses, single, every, postcopy = map(int, traced.groups())
+            counts = map(str, (pauses - postcopy, postcopy, single + every))
+        rows.append((name, words[0], memory, splits[-1] if splits else "-", *counts))
     print(table(("QEMU", "machine", "memory", "splits", "pauses", "in postcopy", "ioctls"), rows))
     return well
 

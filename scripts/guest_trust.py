@@ -5,9 +5,9 @@ usage: scripts/guest_trust.py DIR QEMU KILLS
 
 Runs in the kernel under test (make guest TRUST=KILLS). KILLS times, kill QEMU while its main thread sleeps in
 KVM_SET_USER_MEMORY_REGIONS. Then, where the kernel has fault injection, split RAM while the first, second, ... allocation
-of the main thread fails, with atomic-memslots on and off, and print what QEMU said. Then run DIR/kvm-memslots-test, QEMU's
-own test; with KILLS 0, that alone, which needs no such ioctl. Last, split RAM while vCPUs wait for pages of a source that
-does not answer. Exits 0 only if all went as it should.
+of the main thread fails, with atomic-memslots on and off, and print what QEMU said. Split RAM while a vCPU waits for a page
+from a source that does not answer. Then run DIR/kvm-memslots-test, QEMU's own test; with KILLS 0, that alone, which needs
+no such ioctl. Exits 0 only if all went as it should.
 """
 
 import itertools

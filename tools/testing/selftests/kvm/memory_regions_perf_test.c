@@ -172,7 +172,6 @@ static void new_vm(void)
 	nr_fixed = 0;
 }
 
-/* Returns how long vCPUs are held while @nr regions are set, 0 if unknown. */
 /* Set the first @nr regions; returns how long vCPUs are held, or 0. */
 static double hold_time(int nr)
 {
