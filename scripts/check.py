@@ -425,9 +425,16 @@ def qemu_guest(base, title, config="", slower=1, series="", **options):
     return title, item
 
 
+def qtests(ctx):
+    """The series' own qtests, on this machine."""
+    for name, passed in qemu.run_qtests(ctx.base):
+        yield name, "PASS" if passed else "FAIL", 0, "" if passed else f"see out/log/{ctx.base.name}/{name}"
+
+
 def qemu_items():
     return [
         *FORM,
+        ("QEMU's qtests", qtests),
         ("each step of QEMU builds", lambda ctx: qemu.build_each(ctx.base)),
         *(item for base in bases() if base["KIND"] == "kernel" and read_series(base) for item in (
             *(qemu_guest(base, f"on {kind}", rounds=15, words=[kind, "/tmp/qemu", "on"]) for kind in ("pc", "q35")),

@@ -9,7 +9,10 @@ after the Nth step. meson comes from the suite that patches/BASE/base names, and
 """
 
 import os
+import shlex
+import subprocess
 from contextlib import nullcontext
+from pathlib import Path
 
 from kernel import CCACHE, source, wanted_step
 from source import fetch
@@ -17,6 +20,7 @@ from tree import materialise
 from workshop import NPROC, OUT, Base, bases, digest, git, install, lock, main, pretty, read, run, stage, write
 
 QTEST = "tests/qtest/kvm-memslots-test"
+FIRMWARE = ("-L", "/usr/share/seabios", "-L", "/usr/share/qemu")      # the source has none
 
 
 def base_of():
@@ -31,6 +35,25 @@ def meson(base):
     where = OUT / "download" / package / "root"
     run(["dpkg-deb", "-x", deb, where], "download-meson", f"{pretty(deb)} is broken: remove it and repeat", append=True)
     return where / "usr/lib/python3/dist-packages"
+
+
+def qtests(base, commit):
+    """The qtests that the series brings up to COMMIT, as ninja names them."""
+    files = git(base.tree, "diff", "--name-only", "--diff-filter=A", "base", commit, "--", "tests/qtest/*-test.c").split()
+    return [file.removesuffix(".c") for file in files]
+
+
+def run_qtests(base):
+    """Run them on this machine: yields (name, whether it passed). Those that need KVM skip themselves."""
+    program = build(base)
+    wrapper = program.parent / "qtest" / program.name      # a test takes the architecture from the name
+    write(wrapper, "#!/bin/sh\nexec " + shlex.join(map(str, (program, *FIRMWARE))) + ' "$@"\n')
+    wrapper.chmod(0o755)
+    for name in qtests(base, "series"):
+        result = subprocess.run([program.parent / name], env={**os.environ, "QTEST_QEMU_BINARY": str(wrapper)}, check=False,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+        write(OUT / "log" / base.name / Path(name).name, result.stdout.decode("utf-8", "replace"))
+        yield Path(name).name, not result.returncode
 
 
 def build(base, each=None):
@@ -60,8 +83,7 @@ def build(base, each=None):
         if not (where / "build.ninja").exists():
             run([src / "configure", "--python=/usr/bin/python3", *base.words("CONFIGURE")], log, "configuring QEMU failed",
                 cwd=where, env=env)
-        tests = [QTEST] if (src / QTEST).with_suffix(".c").exists() else []
-        run(["ninja", f"-j{NPROC}", program.name, *tests], log, "building QEMU failed", cwd=where, env=env, append=True)
+        run(["ninja", f"-j{NPROC}", program.name, *qtests(base, commits[step])], log, "building QEMU failed", cwd=where, env=env, append=True)
         write(done, stamp)
         write(good, "")
     return program
