@@ -34,6 +34,7 @@ class Guest(Qemu):
     """A QEMU process; DIMMS are those that an incoming guest comes with."""
 
     number = kicks = 0      # kicks: how often vCPUs were paused in postcopy
+    all = []
 
     def __init__(self, dimms=(), incoming=False):
         Guest.number += 1
@@ -62,6 +63,7 @@ class Guest(Qemu):
         if incoming:
             command += ["-incoming", f"unix:{path}.incoming"]
         super().__init__(f"QEMU {Guest.number}", path, command, "load")
+        Guest.all.append(self)
         self.port = connect(f"{path}.load")
         self.port.settimeout(0.2)
 
@@ -231,6 +233,13 @@ def main():
         code = 0
     except (Broken, OSError, subprocess.TimeoutExpired) as error:
         say(f"FAILED: {error}")
+        for guest in Guest.all:
+            if guest.process.poll() is None:
+                try:
+                    for line in guest.state():
+                        say(f"{guest.name}: {line}")
+                except (Broken, OSError) as late:
+                    say(f"{guest.name}: {late}")
         code = 1
     if ATOMIC:
         sums, words = counts()

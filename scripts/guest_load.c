@@ -129,6 +129,37 @@ static void *work(void *arg)
 	return NULL;
 }
 
+#define HOT 64
+
+/* Write to few pages as often as possible, so that some are written whenever their log is fetched or cleared. */
+static void *heat(void *arg)
+{
+	static uint64_t counts[HOT];
+	uint64_t *mem = mmap(NULL, HOT * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char text[200];
+
+	if (mem == MAP_FAILED) {
+		perror("load: mmap");
+		exit(1);
+	}
+	for (unsigned int i = 0; !stop; i++) {
+		volatile uint64_t *page = mem + i % HOT * WORDS;
+		uint64_t *count = &counts[i % HOT];
+
+		if (page[0] != *count || page[WORDS - 1] != *count) {
+			snprintf(text, sizeof(text), "load: WRONG hot page %u: %#lx and %#lx, not %#lx\n", i % HOT,
+				 (long)page[0], (long)page[WORDS - 1], (long)*count);
+			say(text);
+			exit(1);
+		}
+		page[0] = ++*count;
+		page[WORDS - 1] = *count;
+		if (i % 20000 == 0)
+			usleep(1000);
+	}
+	return NULL;
+}
+
 #define LOW 0xa0000		/* what is mapped of physical memory: to 1 MiB */
 #define LOW_SIZE 0x60000
 #define RAN 0xd8000		/* there it is executed: PAM4, which is never split off */
@@ -255,7 +286,7 @@ static long total(void)
 
 int main(int argc, char **argv)
 {
-	pthread_t split_thread = 0;
+	pthread_t split_thread = 0, hot_thread;
 	char line[200];
 	size_t len = 0;
 
@@ -266,6 +297,7 @@ int main(int argc, char **argv)
 	}
 	for (int t = 0; t < THREADS; t++)
 		pthread_create(&threads[t].thread, NULL, work, (void *)(intptr_t)t);
+	pthread_create(&hot_thread, NULL, heat, NULL);
 
 	while (!stop) {
 		unsigned int number;
@@ -300,6 +332,7 @@ int main(int argc, char **argv)
 	}
 	for (int t = 0; t < THREADS; t++)
 		pthread_join(threads[t].thread, NULL);
+	pthread_join(hot_thread, NULL);
 	if (split_thread)
 		pthread_join(split_thread, NULL);
 	snprintf(line, sizeof(line), "load: intact, %lu pages checked, %lu splits, %lu calls\n", checked, splits, calls);

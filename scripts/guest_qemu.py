@@ -3,9 +3,11 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 PATIENCE = 300
 TRACED = {"kvm_region_commit": "commits", "kvm_region_pause": "pauses", "kvm_set_user_memory": "ioctls for a slot",
@@ -51,7 +53,8 @@ class Qemu:
             self.process = subprocess.Popen([*command, "-qmp", f"unix:{path}.qmp,server=on,wait=off"],
                                             stdin=subprocess.DEVNULL, stderr=errors)
         wait_for(f"{name} to start", lambda: self.alive() and all(os.path.exists(f"{path}.{end}") for end in ("qmp", last)))
-        self.link = connect(f"{path}.qmp").makefile("rw", encoding="utf-8")
+        self.monitor = connect(f"{path}.qmp")
+        self.link = self.monitor.makefile("rw", encoding="utf-8")
         self.link.readline()
         self.qmp("qmp_capabilities")
 
@@ -62,6 +65,20 @@ class Qemu:
             # Without an error: with -no-reboot, a guest that resets itself or has a triple fault.
             raise Broken(f"{self.name} ended with {self.process.returncode}: {last}")
         return True
+
+    def state(self):
+        """What its threads wait for and its vCPUs do, in lines: for a guest that stands still."""
+        for task in sorted(Path(f"/proc/{self.process.pid}/task").iterdir()):
+            yield " ".join([task.name] + [(task / name).read_text().strip() for name in ("comm", "wchan", "syscall")])
+        self.monitor.settimeout(30)
+        for cpu in self.qmp("query-cpus-fast"):
+            def human(command, number=cpu["cpu-index"]):
+                return self.qmp("human-monitor-command", **{"command-line": command, "cpu-index": number})
+            said = human("info registers") + human("info lapic")
+            yield from (line.strip() for line in said.splitlines() if re.search(r"CPU|R[IS]P|CR2|LVTT\s|Timer|ISR|IRR", line))
+            # For its call trace, with System.map.
+            yield from (line for line in human("x /64gx 0x" + re.search("RSP=([0-9a-f]+)", said)[1]).splitlines()
+                        if "0xffffffff8" in line)
 
     def qmp(self, command, **arguments):
         self.link.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
