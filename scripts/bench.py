@@ -31,7 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 import guest_gap
 from build_each import wanted_steps
 from boot import Test, boot, report, tests_of
-from kernel import ARCHS, Variant, build, pick, selftests
+from kernel import ARCHS, Variant, build, child, pick, selftests
 from machine import MACHINES, mode_of
 from tree import import_base, materialise
 from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, run, stage,
@@ -60,15 +60,10 @@ class Raised(Variant):
         source = git(base.tree, "show", f"base:{file}")
         if source.count(line) != 1:
             raise Failure(f"{file} of {base.name} has no line {line.strip()}: fix LIMIT_LINE of {pretty(base.patches / 'base')}")
-        index = {"GIT_INDEX_FILE": str(base.tree / ".git/workshop-raised.index")}
-        git(base.tree, "read-tree", "base", env=index)
         blob = git(base.tree, "hash-object", "-w", "--stdin",
                    stdin=source.replace(line, f"{line.rpartition(' ')[0]} {COUNTS[-1]}\n")).strip()
-        git(base.tree, "update-index", "--cacheinfo", f"100644,{blob},{file}", env=index)
-        root = git(base.tree, "write-tree", env=index).strip()
-        who = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in
-               (("NAME", "Raised Limit"), ("EMAIL", "raised@example.invalid"), ("DATE", base["DATE"]))}
-        commit = git(base.tree, "commit-tree", root, "-p", commits[0], "-m", "The limit raised", env=who).strip()
+        commit = child(base, commits[0], "The limit raised", lambda index: git(
+            base.tree, "update-index", "--cacheinfo", f"100644,{blob},{file}", env=index))
         super().__init__(base, [commits[0], commit, None], 1, "", ARCHS["x86_64"])
         self.name, self.title = "raised", f"{base.name} with the limit raised"
         self.dir = base.out / "build" / self.name

@@ -92,6 +92,20 @@ class Variant:
         return digest(self.sources(), self.fragments(), compiler(self.arch), *self.variables())
 
 
+def child(base, parent, message, change):
+    """The commit PARENT with what CHANGE, a function of the environment for git, does to an index; always the same."""
+    index = {"GIT_INDEX_FILE": str(base.tree / f".git/workshop-{os.getpid()}.index")}
+    who = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in
+           (("NAME", "Workshop"), ("EMAIL", "workshop@example.invalid"), ("DATE", base["DATE"]))}
+    try:
+        git(base.tree, "read-tree", parent, env=index)
+        change(index)
+        tree = git(base.tree, "write-tree", env=index).strip()
+    finally:
+        Path(index["GIT_INDEX_FILE"]).unlink(missing_ok=True)
+    return git(base.tree, "commit-tree", tree, "-p", parent, "-m", message, env=who).strip()
+
+
 def wanted_step(commits, series=None):
     """The number of the step that SERIES selects (default: the last one)."""
     last = len(commits) - 1
