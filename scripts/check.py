@@ -17,6 +17,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import breaks
 import qemu
 import test_workshop
 from build_each import TARGETS, Compiled, Parsed, Strict, done, do
@@ -356,6 +357,13 @@ def own_tests(ctx):
     return verdicts(mode.title, result, "selftest ")
 
 
+def counted_tests(ctx):
+    """Tests of times, where time is a count of instructions."""
+    result = booted(ctx, "the patched kernel", "counted", ctx.image(), ctx.tests(ctx.base.words("COUNTED"), cpu="icount"),
+                    machine="icount", slower=4)
+    return verdicts("instructions counted", result)
+
+
 def harness(target, *words):
     """A target of the memslots in user space."""
     def item(ctx):
@@ -364,10 +372,17 @@ def harness(target, *words):
     return item
 
 
+def breaks_apply(ctx):
+    """What make breaks leaves out is still there."""
+    for patch in breaks.patches_of(ctx.base):
+        breaks.BrokenKernel(ctx.base, ctx.commits, "", patch)
+
+
 FORM = [
     ("refresh gives patches/ back", round_trip),
     ("series repeats", mails_repeat),
     ("am gives the tree", mails_apply),
+    ("breaks apply", breaks_apply),
     ("lint", linted),
 ]
 
@@ -405,6 +420,7 @@ def kernel_items(base):
         ("Bochs builds", lambda ctx: MACHINES["bochs-intel"].ready()),
         *((f"selftests {mode.title}", compare(mode, base[f"MODE_{cpu}_{name}"]))
           for (cpu, name), mode in modes_of(base).items()),
+        *([("instructions counted", counted_tests)] if base["COUNTED"] else []),
         ("guest", guest_runs),
         *([("arm64 tests", arm64_tests)] if "arm64" in base.words("ARCHS") else []),
         ("debug kernel builds", lambda ctx: ctx.image("", "debug") and None),
