@@ -13,6 +13,7 @@ migration is by postcopy. on|off is for that QEMU's -accel kvm,atomic-memslots; 
 must not pause vCPUs but in postcopy.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ START = time.monotonic()
 DIR = sys.argv[1]
 MACHINE, QEMU, ATOMIC = (sys.argv[3:] + [""] * 3)[:3]
 MIB = 1 << 20
+RAM = 256 * MIB
 
 
 def say(text):
@@ -36,13 +38,13 @@ class Guest(Qemu):
     number = kicks = 0      # kicks: how often vCPUs were paused in postcopy
     all = []
 
-    def __init__(self, dimms=(), incoming=False):
+    def __init__(self, dimms=(), incoming=False, paused=False):
         Guest.number += 1
         path = f"{DIR}/{Guest.number}"
         self.said, self.pending, self.asked = "", b"", 1000 * Guest.number
         command = [QEMU or "qemu-system-x86_64", "-accel", "kvm" + (ATOMIC and f",atomic-memslots={ATOMIC}"),
                    "-cpu", "EPYC,-xsave", "-smp", "2", "-nodefaults",
-                   "-m", "256M,slots=4,maxmem=2G", "-no-user-config", "-no-reboot", "-display", "none",
+                   "-m", f"{RAM // MIB}M,slots=4,maxmem=2G", "-no-user-config", "-no-reboot", "-display", "none",
                    "-kernel", f"{DIR}/image", "-initrd", f"{DIR}/inner",
                    "-append", "console=ttyS0 ignore_loglevel panic=-1 memhp_default_state=online_movable",
                    "-serial", f"file:{path}.console",
@@ -61,7 +63,7 @@ class Guest(Qemu):
         if ATOMIC:
             command += trace_options(path)
         if incoming:
-            command += ["-incoming", f"unix:{path}.incoming"]
+            command += ["-incoming", f"unix:{path}.incoming", *(["-S"] if paused else [])]
         super().__init__(f"QEMU {Guest.number}", path, command, "load")
         Guest.all.append(self)
         self.port = connect(f"{path}.load")
@@ -158,10 +160,25 @@ class Guest(Qemu):
                  lambda: self.qmp("qom-get", path="/machine/peripheral/vm0", property="size") == mib * MIB)
         say(f"virtio-mem has {mib} MiB: {self.load() and self.said}")
 
+    def differs(self, other):
+        """The pages of RAM in which two stopped guests differ."""
+        found = []
+        for start, end in ((0, 0xa0000), (0x100000, RAM)):
+            for guest in (self, other):
+                guest.qmp("pmemsave", val=start, size=end - start, filename=f"{guest.path}.memory")
+            with open(f"{self.path}.memory", "rb") as one, open(f"{other.path}.memory", "rb") as two:
+                found += [place for place in range(start, end, 4096) if one.read(4096) != two.read(4096)]
+            for guest in (self, other):
+                os.unlink(f"{guest.path}.memory")
+        return found
+
     def migrate(self, postcopy=False):
-        """To another process; returns that Guest. With POSTCOPY, it soon runs there, and lacks pages for some seconds."""
+        """
+        To another process; returns that Guest. With POSTCOPY, it soon runs there, and lacks pages for some seconds; without,
+        all RAM must be as it was there before it runs, except the page of kvm-clock, which KVM writes.
+        """
         dimms = [dimm["data"] for dimm in self.qmp("query-memory-devices") if dimm["type"] == "dimm"]
-        other = Guest(dimms, incoming=True)
+        other = Guest(dimms, incoming=True, paused=not postcopy)
         for one in (self, other):
             one.qmp("migrate-set-capabilities", capabilities=[
                 {"capability": "auto-converge", "state": True}, {"capability": "postcopy-ram", "state": bool(postcopy)}])
@@ -182,9 +199,14 @@ class Guest(Qemu):
             return info if info["status"] == "completed" else None
 
         info = wait_for("the migration", done, 2 * PATIENCE)
+        wait_for("its end there", lambda: other.qmp("query-migrate").get("status") == "completed")
         if postcopy:
-            wait_for("its end there", lambda: other.qmp("query-migrate").get("status") == "completed")
             Guest.kicks += traced(other.path)[1]
+        else:
+            pages = self.differs(other)
+            if len(pages) > 1:
+                raise Broken(f"after the migration, {len(pages)} pages differ: {', '.join(map(hex, pages[:10]))}")
+            other.qmp("cont")
         ram, commits = info["ram"], traced(other.path)[0] - before[0]
         self.qmp("quit")
         self.process.wait()
