@@ -8,10 +8,10 @@
  * the gate.  Architectures enter and leave the gate in
  * kvm_arch_vcpu_ioctl_run().
  *
- * There are exceptions: a vCPU outside may be marked as preempted in guest memory
- * (steal time); a halted one may leave a nested guest, if that is checked while it
- * blocks; and KVM_RUN may access guest memory before it enters, as other ioctls do
- * (on x86, for events in synced registers).
+ * Exceptions: a vCPU outside may be marked as preempted in guest memory (steal
+ * time); a halted vCPU may leave its nested guest while it blocks; KVM_RUN may
+ * access guest memory before it enters, as other ioctls do (on x86, for events in
+ * synced registers).
  *
  * The owner of kvm->slots_lock can hold the vCPUs: those inside leave the gate,
  * and none enters.  A request alone is not sufficient, because it only makes vCPUs
