@@ -443,8 +443,8 @@ def qemu_guest(base, title, config="", slower=1, series="", **options):
 
 def qtests(ctx):
     """The series' own qtests, on this machine."""
-    for name, passed in qemu.run_qtests(ctx.base):
-        yield name, "PASS" if passed else "FAIL", 0, "" if passed else f"see out/log/{ctx.base.name}/{name}"
+    for name, verdict, skipped in qemu.run_qtests(ctx.base):
+        yield name, verdict, 0, f"see out/log/{ctx.base.name}/{name}{', skipped: ' + skipped if skipped else ''}"
 
 
 def qemu_items():
