@@ -8,7 +8,7 @@ help:
 #: make run                          the main job: pristine and patched kernel, built, booted, tested, side by side
 #: make check [MINUTES=70]           the test suite (what CI runs); skips what would start after so many minutes
 #: make check-all                    that of each base in turn, hours
-#: make breaks [TESTS="retry"]      leave out a part of the series, or open a window by a delay: a test must notice
+#: make breaks [BASE=] [TESTS="logs"]   leave out a part of the series, or open a window by a delay: a test must notice
 #: make torture [MINUTES=30]         stress, failing allocations, data races, fuzzing and guests, for that long
 #: make fuzz [MINUTES=5]             libFuzzer on the memslots in user space
 #: make build-each [STEPS=8-10]      compile each step for each architecture [ARCHS="s390 ppc64"], and boot it [LINK=1]

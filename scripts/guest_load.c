@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The load of the inner guest of make guest: as much memory as it is told, of which each page has a content that is
- * known, is checked and then rewritten, at random, by a thread a processor.
+ * known, is checked and then rewritten, at random, by a thread a processor; and few pages that another thread writes all
+ * the time.
  *
  * usage: load PORT
  * From PORT, behind a number: "size MEGABYTES", "state", "split 1|0", "stop". To it, in reply and behind that number:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """A QEMU process with its QMP monitor, for programs that run in the kernel under test (make guest)."""
 
+import contextlib
 import json
 import os
 import re
@@ -69,16 +70,17 @@ class Qemu:
     def state(self):
         """What its threads wait for and its vCPUs do, in lines: for a guest that stands still."""
         for task in sorted(Path(f"/proc/{self.process.pid}/task").iterdir()):
-            yield " ".join([task.name] + [(task / name).read_text().strip() for name in ("comm", "wchan", "syscall")])
+            with contextlib.suppress(OSError):
+                yield " ".join([task.name] + [(task / name).read_text().strip() for name in ("comm", "wchan", "syscall")])
         self.monitor.settimeout(30)
         for cpu in self.qmp("query-cpus-fast"):
             def human(command, number=cpu["cpu-index"]):
                 return self.qmp("human-monitor-command", **{"command-line": command, "cpu-index": number})
             said = human("info registers") + human("info lapic")
-            yield from (line.strip() for line in said.splitlines() if re.search(r"CPU|R[IS]P|CR2|LVTT\s|Timer|ISR|IRR", line))
+            yield from (line.strip() for line in said.splitlines() if re.search(r"CPU|[RE][IS]P|CR2|LVTT\s|Timer|ISR|IRR", line))
             # For its call trace, with System.map.
-            yield from (line for line in human("x /64gx 0x" + re.search("RSP=([0-9a-f]+)", said)[1]).splitlines()
-                        if "0xffffffff8" in line)
+            stack = re.search("RSP=([0-9a-f]+)", said)
+            yield from (line for line in (human(f"x /64gx 0x{stack[1]}") if stack else "").splitlines() if "0xffffffff8" in line)
 
     def qmp(self, command, **arguments):
         self.link.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
