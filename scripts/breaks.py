@@ -17,7 +17,7 @@ TESTS picks the patches whose names contain one of the words. Exits 0 only if ea
 
 import re
 
-from boot import Test, boot, tests_of
+from boot import boot, tests_of
 from kernel import ARCHS, Variant, build, child, selftests
 from machine import MODES
 from tree import materialise
@@ -44,14 +44,13 @@ def field(patch, name, default=""):
     return found[1] if found else default
 
 
-def noticed(base, commits, patch):
+def noticed(base, commits, programs, patch):
     """Boot the broken kernel: (what its test says, whether that is as it should be)."""
     config, mode = field(patch, "Config"), MODES[tuple(field(patch, "Mode", "amd npt").split())]
     slower = 5 if config else 1
-    name, *options = field(patch, "Test").split()
-    where, names = selftests(base, commits, ARCHS["x86_64"])
-    test, = tests_of(base, where, names, [name], slower, mode.cpu)
-    test = Test(test.name, test.limit, " ".join([f"/tests.d/{name}", *options]), test.source)
+    name = field(patch, "Test").split()[0]
+    test, = tests_of(base, *programs, [name], slower, mode.cpu)
+    test.command = f"/tests.d/{field(patch, 'Test')}"
     image = build(BrokenKernel(base, commits, config, patch))
     with stage(f"{name}, {mode.title}"):
         result = boot(patch.stem, f"{base.name}/breaks/{patch.stem}", image, [test], mode.machine(), mode.parameter, slower)
@@ -71,12 +70,13 @@ def command():
         raise Failure(f"TESTS={' '.join(unknown)} is unknown: {pretty(base.patches)}/breaks has "
                       f"{', '.join(patch.stem for patch in known) or 'no patch'}")
     patches = [patch for patch in known if not words or any(word in patch.stem for word in words)]
-    stage.plan(2 + 3 * len(patches))
+    stage.plan(3 + 2 * len(patches))
     commits = materialise(base)
+    programs = selftests(base, commits, ARCHS["x86_64"])
     lines, well = [], True
     for patch in patches:
         try:
-            said, good = noticed(base, commits, patch)
+            said, good = noticed(base, commits, programs, patch)
         except Failure as failure:
             said, good = str(failure), False
         lines.append(f"{'ok' if good else 'NOT OK':8}{patch.stem:26}{field(patch, 'Breaks')}\n{'':8}{field(patch, 'Test')}: {said}")

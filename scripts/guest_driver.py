@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 
-from guest_qemu import PATIENCE, TRACED, Broken, Qemu, connect, trace_options, traced, wait_for
+from guest_qemu import FIRMWARE, PATIENCE, TRACED, Broken, Qemu, connect, trace_options, traced, wait_for
 
 START = time.monotonic()
 DIR = sys.argv[1]
@@ -59,7 +59,7 @@ class Guest(Qemu):
                         f"pc-dimm,id={dimm['id']},memdev=m{dimm['id']},addr={dimm['addr']},slot={dimm['slot']}"]
         if QEMU:
             # Where SMRAM is closed, there must be something else.
-            command += ["-device", "VGA,romfile=", "-machine", MACHINE, "-L", "/usr/share/seabios", "-L", "/usr/share/qemu",
+            command += ["-device", "VGA,romfile=", "-machine", MACHINE, *FIRMWARE,
                         "-global", "virtio-mem.unplugged-inaccessible=off"]
         if ATOMIC:
             command += trace_options(path)

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 
-from guest_qemu import Broken, Qemu, connect, trace_options, traced, wait_for
+from guest_qemu import FIRMWARE, Broken, Qemu, connect, trace_options, traced, wait_for
 
 DIR, QEMU = (sys.argv[1:] + ["", ""])[:2]
 RAM, RECORDS, PHASE = 0xd8000, 0x2000, 0x400
@@ -47,7 +47,7 @@ class Machine(Qemu):
                    *(["-incoming", incoming] if incoming else ["-S"]),
                    "-bios", f"{DIR}/gap.rom",
                    "-m", f"64M,slots={max(dimms, 1)},maxmem={64 + 2 * max(dimms, 1)}M",
-                   "-L", "/usr/share/seabios", "-L", "/usr/share/qemu", "-global", "kvm-apic.vapic=off",
+                   *FIRMWARE, "-global", "kvm-apic.vapic=off",
                    "-qtest", f"unix:{path}.qtest,server=on,wait=off", "-qtest-log", "none", *trace_options(path)]
         for i in range(dimms):
             command += ["-object", f"memory-backend-ram,id=m{i},size=2M", "-device", f"pc-dimm,id=d{i},memdev=m{i}"]

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 PATIENCE = 300
+FIRMWARE = ("-L", "/usr/share/seabios", "-L", "/usr/share/qemu")      # our QEMU has none of its own
 TRACED = {"kvm_region_commit": "commits", "kvm_region_pause": "pauses", "kvm_set_user_memory": "ioctls for a slot",
           "kvm_set_user_memory_regions": "ioctls for all"}
 

@@ -15,13 +15,13 @@ import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
+from guest_qemu import FIRMWARE
 from kernel import CCACHE, source, wanted_step
 from source import fetch
 from tree import materialise
 from workshop import NPROC, OUT, Base, bases, digest, git, install, lock, main, pretty, read, run, stage, write
 
 QTEST = "tests/qtest/kvm-memslots-test"
-FIRMWARE = ("-L", "/usr/share/seabios", "-L", "/usr/share/qemu")      # the source has none
 
 
 def base_of():
@@ -55,8 +55,9 @@ def run_qtests(base):
         with open(log, "w", encoding="utf-8") as out:
             code = subprocess.run(["timeout", "300", program.parent / name], env={**os.environ, "QTEST_QEMU_BINARY": str(wrapper)},
                                   check=False, stdout=out, stderr=subprocess.STDOUT).returncode
-        skipped = re.findall(r"^ok \d+ (\S+) # SKIP|^(1\.\.0) # SKIP", read(log), re.M)
-        ran = re.search(r"^ok \d+ (?!.*# SKIP)", read(log), re.M)
+        said = read(log)
+        skipped = re.findall(r"^ok \d+ (\S+) # SKIP|^(1\.\.0) # SKIP", said, re.M)
+        ran = re.search(r"^ok \d+ (?!.*# SKIP)", said, re.M)
         yield Path(name).name, "FAIL" if code else "PASS" if ran else "SKIP", ", ".join(one or "all" for one, _ in skipped)
 
 
