@@ -43,7 +43,7 @@ static struct {
 		unsigned int flushed;	/* pages */
 		gfn_t flushed_to;
 		unsigned int synced, created, flags, deleted;
-		bool written[GFNS], gave_up, reclaimed;
+		bool written[GFNS], gave_up, reclaimed, asked;
 		unsigned long rescheds;		/* before vCPUs were held */
 	} seen;
 
@@ -311,6 +311,7 @@ void trace_kvm_set_memory_regions(u16 as_id, unsigned int nr,
 {
 	check(!t.held);
 	check(!!held_ns == (t.seen.flushed > 0));
+	check(!!waited_ns == t.seen.asked);
 	if (result)
 		return;
 	check(deleted == t.seen.deleted && created == t.seen.created);
@@ -408,6 +409,7 @@ int __wrap_kvm_vcpus_hold(struct kvm *kvm)
 	int r;
 
 	check(!t.held && !kvm->slots_arch_lock.held);
+	t.seen.asked = true;
 	if (fails(&t.fail_hold, -EINTR))
 		return -EINTR;
 	r = __real_kvm_vcpus_hold(kvm);

@@ -228,12 +228,6 @@ void bitmap_set(unsigned long *map, unsigned int start, unsigned int nr)
 		__set_bit(start++, map);
 }
 
-void bitmap_clear(unsigned long *map, unsigned int start, unsigned int nr)
-{
-	while (nr--)
-		__clear_bit(start++, map);
-}
-
 void bitmap_copy(unsigned long *to, const unsigned long *from, unsigned int nr)
 {
 	memcpy(to, from, BITS_TO_LONGS(nr) * sizeof(*to));
@@ -261,14 +255,6 @@ void __set_bit_le(int nr, void *map)
 void __clear_bit_le(int nr, void *map)
 {
 	__clear_bit(nr ^ shim_endian, map);
-}
-
-unsigned long find_next_bit_le(const void *map, unsigned long size,
-			       unsigned long offset)
-{
-	while (offset < size && !test_bit_le(offset, map))
-		offset++;
-	return offset < size ? offset : size;
 }
 
 ktime_t ktime_get(void)

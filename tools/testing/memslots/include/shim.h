@@ -28,13 +28,11 @@ typedef __s64 s64;
 #define PAGE_SHIFT	12
 #define PAGE_SIZE	BIT(PAGE_SHIFT)
 
-#define __init
 #define __rcu
 #define __user
 #define noinline		__attribute__((noinline))
 #define __weak			__attribute__((weak))
 #define __must_check		__attribute__((warn_unused_result))
-#define notrace
 
 #define likely(x)		__builtin_expect(!!(x), 1)
 #define unlikely(x)		__builtin_expect(!!(x), 0)
@@ -328,7 +326,6 @@ static inline unsigned long shim_swab(unsigned long x)
 }
 
 void bitmap_set(unsigned long *map, unsigned int start, unsigned int nr);
-void bitmap_clear(unsigned long *map, unsigned int start, unsigned int nr);
 void bitmap_copy(unsigned long *to, const unsigned long *from, unsigned int nr);
 bool test_bit(unsigned long nr, const unsigned long *map);
 void __set_bit(unsigned long nr, unsigned long *map);
@@ -338,8 +335,6 @@ bool test_bit_le(int nr, const void *map);
 void set_bit_le(int nr, void *map);
 void __set_bit_le(int nr, void *map);
 void __clear_bit_le(int nr, void *map);
-unsigned long find_next_bit_le(const void *map, unsigned long size,
-			       unsigned long offset);
 
 /* A clock that goes on when one looks at it. */
 typedef s64 ktime_t;
