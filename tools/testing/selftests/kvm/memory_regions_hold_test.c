@@ -7,7 +7,8 @@
  * are new; halted vCPUs must not be waited for; and a caller that is killed must
  * leave everything unchanged.  A VMM that stops all other vCPUs before it serves
  * the fault must not wait for the ioctl, and the registers that it has passed to
- * a vCPU that was held must not be lost.
+ * a vCPU that was held must not be lost.  A vCPU that another thread runs before
+ * KVM_CREATE_VCPU returns must be held, too.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -233,6 +234,8 @@ static bool runs(u32 v)
 
 static void take_fault(u64 page)
 {
+	TEST_ASSERT(eventually(!load(control->fault_page)),
+		    "the last fault is not done");
 	store(control->fault_page, page);
 	uffd_wait(uffd);
 }
@@ -407,7 +410,7 @@ static void stop_all(void)
 }
 
 #ifdef __x86_64__
-#define NR_X86_TESTS	8
+#define NR_X86_TESTS	9
 
 static bool back;
 
@@ -469,6 +472,77 @@ static void test_registers(void)
 	pthread_join(thread, NULL);
 }
 
+static int guessed;
+static bool guess_stop, guess_stopped;
+
+static void *create_thread(void *arg)
+{
+	int fd = ioctl(vm->fd, KVM_CREATE_VCPU, LATE);
+
+	TEST_ASSERT(fd == guessed, "KVM_CREATE_VCPU: %d (%s), expected %d", fd,
+		    fd < 0 ? strerror(errno) : "no error", guessed);
+	return NULL;
+}
+
+/* Run LATE with the registers of NEW, as soon as it has a descriptor. */
+static void *guess_thread(void *arg)
+{
+	struct kvm_sregs sregs;
+	struct kvm_regs regs;
+
+	vcpu_sregs_get(vcpus[NEW], &sregs);
+	vcpu_regs_get(vcpus[NEW], &regs);
+	regs.rdi = LATE;
+	while (ioctl(guessed, KVM_SET_CPUID2, kvm_get_supported_cpuid()))
+		TEST_ASSERT(errno == EBADF, "KVM_SET_CPUID2: %s",
+			    strerror(errno));
+	TEST_ASSERT(!ioctl(guessed, KVM_SET_SREGS, &sregs) &&
+		    !ioctl(guessed, KVM_SET_REGS, &regs),
+		    "the registers cannot be set: %s", strerror(errno));
+	while (!load(guess_stop))
+		ioctl(guessed, KVM_RUN, NULL);
+	store(guess_stopped, true);
+	return NULL;
+}
+
+/*
+ * A vCPU can run as soon as its descriptor is installed, which is before
+ * KVM_CREATE_VCPU returns, if another thread guesses the number.  Without a delay
+ * in KVM_CREATE_VCPU, it is unlikely to do so before it is online.
+ */
+static void test_created(void)
+{
+	pthread_t creator, runner, thread;
+	bool held = true;
+	u64 page;
+
+	guessed = dup(vm->fd);
+	close(guessed);
+	pthread_create(&runner, NULL, guess_thread, NULL);
+	pthread_create(&creator, NULL, create_thread, NULL);
+	TEST_ASSERT(eventually(load(control->count[LATE])),
+		    "the new vCPU does not run");
+
+	for (page = 3; page < 6 && held; page++) {
+		take_fault(page);
+		thread = start_remove();
+		held = eventually(is_held(RUNNER)) && is_held(LATE);
+		resolve(page);
+		pthread_join(thread, NULL);
+		TEST_ASSERT(!set_all(true), "the slot cannot be made");
+	}
+	ksft_test_result(held, "a vCPU that is being created is held\n");
+
+	store(guess_stop, true);
+	while (!load(guess_stopped)) {
+		pthread_kill(runner, SIGUSR1);
+		usleep(1000);
+	}
+	pthread_join(runner, NULL);
+	pthread_join(creator, NULL);
+	close(guessed);
+}
+
 static void *translate_thread(void *arg)
 {
 	struct kvm_translation translation = { .linear_address = CONTROL };
@@ -483,7 +557,6 @@ static void test_ioctl_faults(void)
 	pthread_t thread, translator;
 	struct kvm_sregs sregs;
 
-	start(RUNNER);
 	store(pause_io, true);
 	TEST_ASSERT(eventually(load(paused)),
 		    "there is no access to finish while an ioctl faults");
@@ -569,7 +642,10 @@ int main(void)
 #ifdef __x86_64__
 	set_up(false);
 	start(FAULTER);
-	TEST_ASSERT(runs(FAULTER), "a vCPU without an APIC does not run");
+	start(RUNNER);
+	TEST_ASSERT(runs(FAULTER) && runs(RUNNER),
+		    "vCPUs without an APIC do not run");
+	test_created();
 	test_registers();
 	test_ioctl_faults();
 	stop_all();
