@@ -21,7 +21,8 @@ GAP=30 measures how long vCPUs of our QEMU stand still in 30 splits and merges o
 off, with atomic-memslots off and on, with 2 and 8 vCPUs, 16 and 200 slots, in virtual time. It prints a table and writes a
 plot.
 TRUST=20 kills our QEMU 20 times while KVM switches its map, lets allocations of the switch fail where the kernel can
-(CONFIG=debug, which also looks for leaks), splits RAM while a vCPU waits for a page of postcopy, and runs QEMU's own test.
+(CONFIG=debug, which also looks for leaks), splits and adds RAM while a vCPU waits for a page of postcopy, and runs QEMU's
+own test.
 Both fail on a failed test and on any WARN, BUG, lockdep or sanitizer report in the kernel log.
 """
 

@@ -5,8 +5,8 @@ usage: scripts/guest_trust.py DIR QEMU KILLS
 
 Runs in the kernel under test (make guest TRUST=KILLS). KILLS times, kill QEMU while its main thread sleeps in
 KVM_SET_USER_MEMORY_REGIONS. Then, where the kernel has fault injection, split RAM while the first, second, ... allocation
-of the main thread fails, with atomic-memslots on and off, and print what QEMU said. Split RAM while a vCPU waits for a page
-from a source that does not answer. Then run DIR/kvm-memslots-test, QEMU's own test; with KILLS 0, that alone, which needs
+of the main thread fails, with atomic-memslots on and off, and print what QEMU said. Split RAM, and add some, while a vCPU
+waits for a page from a source that does not answer. Then run DIR/kvm-memslots-test, QEMU's own test; with KILLS 0, that alone, which needs
 no such ioctl. Exits 0 only if all went as it should.
 """
 
@@ -78,10 +78,10 @@ def fail(nth, atomic):
         return f"ends with {machine.process.wait(60)}: " + next((line for line in said if "memory" in line), "nothing said")
 
 
-def stalled(atomic):
+def stalled(atomic, adds=False):
     """
-    Split RAM in a guest that came by postcopy, while a vCPU waits for a page and the source does not answer for 10 seconds.
-    Returns how long that took: QEMU's main loop must not wait for the page, or the migration cannot be recovered.
+    Split RAM in a guest that came by postcopy, or plug some, while a vCPU waits for a page and the source does not answer for
+    10 seconds. Returns how long that took: QEMU's main loop must not wait for the page, or the migration cannot be recovered.
     """
     path, cold = f"unix:{DIR}/stalled", 0x90000
     source, machine = Machine(2, 0, atomic), Machine(2, 0, atomic, path)
@@ -106,8 +106,12 @@ def stalled(atomic):
         machine.records_at(0, cold >> 4)
         wait_for("a vCPU to wait for its page", lambda: "handle_userfault" in [
             thread(machine, "wchan", cpu["thread-id"]).read_text() for cpu in machine.qmp("query-cpus-fast")], 5)
+        machine.qmp("object-add", **{"qom-type": "memory-backend-ram"}, id="m", size=2 << 20)
         start = time.monotonic()
-        machine.pam(1, 0)
+        if adds:
+            machine.qmp("device_add", driver="pc-dimm", id="d", memdev="m")
+        else:
+            machine.pam(1, 0)
         machine.qmp("query-status")
         return time.monotonic() - start
     except Broken as error:
@@ -140,9 +144,11 @@ def main():
                 raise Broken("QEMU ended without a word")
     Path("/dev/kmsg").write_text("workshop: start guest\n")
     if times:
-        off, on = (wait_for("a vCPU that waits", lambda: stalled(atomic), 120) for atomic in ("off", "on"))
-        print(f"[trust] a split while a vCPU waits for its page: off {off:.1f} s, on {on:.1f} s", flush=True)
-        if off < 5 <= on:
+        off, on, add = (wait_for("a vCPU that waits", lambda: stalled(*args), 120)
+                        for args in (("off",), ("on",), ("on", True)))
+        print(f"[trust] a split while a vCPU waits for its page: off {off:.1f} s, on {on:.1f} s; added RAM: on {add:.1f} s",
+              flush=True)
+        if off < 5 <= max(on, add):
             raise Broken("with atomic-memslots=on, QEMU waits for the page")
     program = f"{DIR}/qemu-system-x86_64"      # the test takes the architecture from its name
     os.symlink(QEMU, program)
