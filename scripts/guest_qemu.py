@@ -69,11 +69,13 @@ class Qemu:
         return True
 
     def state(self):
-        """What its threads wait for and its vCPUs do, in lines: for a guest that stands still."""
+        """What it said last, its state, what its threads wait for and its vCPUs do, in lines: for one that stands still."""
+        yield from Path(f"{self.path}.stderr").read_text("utf-8", "replace").splitlines()[-5:]
         for task in sorted(Path(f"/proc/{self.process.pid}/task").iterdir()):
             with contextlib.suppress(OSError):
                 yield " ".join([task.name] + [(task / name).read_text().strip() for name in ("comm", "wchan", "syscall")])
         self.monitor.settimeout(30)
+        yield from (f"{name}: {self.qmp(name)}" for name in ("query-status", "query-migrate"))
         for cpu in self.qmp("query-cpus-fast"):
             def human(command, number=cpu["cpu-index"]):
                 return self.qmp("human-monitor-command", **{"command-line": command, "cpu-index": number})
