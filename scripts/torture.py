@@ -19,7 +19,7 @@ from check import clean_log, harness, suite
 from machine import MODES, modes_of
 from series import new_files
 from tree import read_series
-from workshop import OUT, VARS, Base, Failure, main, minutes_of, note, pretty, read, write
+from workshop import OUT, Base, main, minutes_of, note, pretty, read, write
 
 # A busy host stalls the emulated CPUs for long.
 PATIENT = "rcupdate.rcu_cpu_stall_timeout=200"
