@@ -473,7 +473,7 @@ static void test_registers(void)
 }
 
 static int guessed;
-static bool guess_stop, guess_stopped;
+static bool guess_stop;
 
 static void *create_thread(void *arg)
 {
@@ -501,7 +501,6 @@ static void *guess_thread(void *arg)
 		    "the registers cannot be set: %s", strerror(errno));
 	while (!load(guess_stop))
 		ioctl(guessed, KVM_RUN, NULL);
-	store(guess_stopped, true);
 	return NULL;
 }
 
@@ -534,11 +533,10 @@ static void test_created(void)
 	ksft_test_result(held, "a vCPU that is being created is held\n");
 
 	store(guess_stop, true);
-	while (!load(guess_stopped)) {
+	while (pthread_tryjoin_np(runner, NULL)) {
 		pthread_kill(runner, SIGUSR1);
 		usleep(1000);
 	}
-	pthread_join(runner, NULL);
 	pthread_join(creator, NULL);
 	close(guessed);
 }
