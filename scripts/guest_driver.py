@@ -79,8 +79,7 @@ class Guest(Qemu):
         self.alive()
         status = self.qmp("query-status")["status"]
         if status in ("internal-error", "guest-panicked", "shutdown"):
-            with open(f"{self.path}.stderr", encoding="utf-8", errors="replace") as errors:
-                said = [line for line in errors.read().splitlines() if line.startswith(("KVM", "emulation", "error"))]
+            said = [line for line in self.errors() if line.startswith(("KVM", "emulation", "error"))]
             raise Broken(f"{self.name} has stopped: {status}: {', '.join(said[:2])}")
 
     def happened(self, *names, device):

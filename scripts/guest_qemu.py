@@ -60,17 +60,20 @@ class Qemu:
         self.link.readline()
         self.qmp("qmp_capabilities")
 
+    def errors(self):
+        """What it has written to standard error, in lines."""
+        return Path(f"{self.path}.stderr").read_text("utf-8", "replace").splitlines()
+
     def alive(self):
         if self.process.poll() is not None:
-            with open(f"{self.path}.stderr", encoding="utf-8", errors="replace") as errors:
-                last = ([line for line in errors if "warning" not in line] or ["no error"])[-1].strip()
+            last = ([line for line in self.errors() if "warning" not in line] or ["no error"])[-1].strip()
             # Without an error: with -no-reboot, a guest that resets itself or has a triple fault.
             raise Broken(f"{self.name} ended with {self.process.returncode}: {last}")
         return True
 
     def state(self):
         """What it said last, its state, what its threads wait for and its vCPUs do, in lines: for one that stands still."""
-        yield from Path(f"{self.path}.stderr").read_text("utf-8", "replace").splitlines()[-5:]
+        yield from self.errors()[-5:]
         for task in sorted(Path(f"/proc/{self.process.pid}/task").iterdir()):
             with contextlib.suppress(OSError):
                 yield " ".join([task.name] + [(task / name).read_text().strip() for name in ("comm", "wchan", "syscall")])

@@ -74,14 +74,23 @@ def fail(nth, atomic):
         machine.process.wait(60)
         return ""
     except (Broken, OSError):
-        said = Path(f"{machine.path}.stderr").read_text().splitlines()
-        return f"ends with {machine.process.wait(60)}: " + next((line for line in said if "memory" in line), "nothing said")
+        ended = machine.process.wait(60)
+        return f"ends with {ended}: " + next((line for line in machine.errors() if "memory" in line), "nothing said")
 
 
-def stalled(atomic, adds=False):
+def split(machine):
+    machine.pam(1, 0)
+
+
+def plug(machine):
+    machine.qmp("object-add", **{"qom-type": "memory-backend-ram"}, id="m", size=2 << 20)
+    machine.qmp("device_add", driver="pc-dimm", id="d", memdev="m")
+
+
+def stalled(atomic, change):
     """
-    Split RAM in a guest that came by postcopy, or plug some, while a vCPU waits for a page and the source does not answer for
-    10 seconds. Returns how long that took: QEMU's main loop must not wait for the page, or the migration cannot be recovered.
+    CHANGE the RAM of a guest that came by postcopy, while a vCPU waits for a page and the source does not answer for 10
+    seconds. Returns how long that took: QEMU's main loop must not wait for the page, or the migration cannot be recovered.
     """
     path, cold = f"unix:{DIR}/stalled", 0x90000
     source, machine = Machine(2, 0, atomic), Machine(2, 0, atomic, path)
@@ -106,12 +115,8 @@ def stalled(atomic, adds=False):
         machine.records_at(0, cold >> 4)
         wait_for("a vCPU to wait for its page", lambda: "handle_userfault" in [
             thread(machine, "wchan", cpu["thread-id"]).read_text() for cpu in machine.qmp("query-cpus-fast")], 5)
-        machine.qmp("object-add", **{"qom-type": "memory-backend-ram"}, id="m", size=2 << 20)
         start = time.monotonic()
-        if adds:
-            machine.qmp("device_add", driver="pc-dimm", id="d", memdev="m")
-        else:
-            machine.pam(1, 0)
+        change(machine)
         machine.qmp("query-status")
         return time.monotonic() - start
     except Broken as error:
@@ -145,7 +150,7 @@ def main():
     Path("/dev/kmsg").write_text("workshop: start guest\n")
     if times:
         off, on, add = (wait_for("a vCPU that waits", lambda: stalled(*args), 120)
-                        for args in (("off",), ("on",), ("on", True)))
+                        for args in (("off", split), ("on", split), ("on", plug)))
         print(f"[trust] a split while a vCPU waits for its page: off {off:.1f} s, on {on:.1f} s; added RAM: on {add:.1f} s",
               flush=True)
         if off < 5 <= max(on, add):
