@@ -5,8 +5,9 @@
 /*
  * Change the whole map of an address space: what memory_regions*.c share.
  *
- * These files do not depend on how slots are stored.  "memslots.h" provides, with
- * kvm->slots_lock held:
+ * These files do not depend on how slots are stored, but for one thing: a slot has
+ * a gfn_node and an hva_node for each of two sets, with their trees.  "memslots.h"
+ * provides, with kvm->slots_lock held:
  *
  *	struct kvm_map_region		a region as user space describes it
  *	kvm_check_map_region()		check it, apart from the map (not locked)
@@ -14,7 +15,8 @@
  *	kvm_memslot_next()		get the slot with the next higher gfn
  *	kvm_memslots_insert()		insert a slot into a set unless it overlaps
  *	kvm_memslots_replace()		replace or remove a slot in a set
- *	kvm_memslots_try_copy()		copy a set if that is cheaper
+ *	kvm_memslots_reset_own()	empty what a set has for itself besides its trees
+ *	kvm_memslots_add_own_id()	add the id of a slot to that
  *	kvm_memslots_fit_ids()		make room for more ids, or free unused room
  *	kvm_memslots_replace_id()	change the ids that both sets share
  *	kvm_memslots_count_pages()	update the number of pages of the VM, unless
@@ -90,6 +92,7 @@ struct kvm_memslot_change {
 
 /**
  * struct kvm_memslots_diff - the difference between two maps
+ * @nr_regions: number of regions of the new map
  * @deleted: slots to delete
  * @nr_deleted: number of slots to delete
  * @pages_deleted: number of pages in the slots to delete
@@ -104,6 +107,7 @@ struct kvm_memslot_change {
  * @nr_gone: number of these parts
  */
 struct kvm_memslots_diff {
+	unsigned int nr_regions;
 	struct kvm_memory_slot **deleted;
 	unsigned int nr_deleted;
 	u64 pages_deleted;

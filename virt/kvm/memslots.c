@@ -8,7 +8,6 @@
 #include <linux/export.h>
 #include <linux/hash.h>
 #include <linux/list.h>
-#include <linux/rbtree_augmented.h>
 
 #include "memslots.h"
 
@@ -274,58 +273,6 @@ bool kvm_memslots_insert(struct kvm_memslots *slots,
 	kvm_memslots_replace_hva(slots, NULL, new);
 	place->below = new;
 	return true;
-}
-
-/* Add @bytes to @node unless it is NULL. */
-static struct rb_node *kvm_rb_moved(struct rb_node *node, long bytes)
-{
-	return node ? (void *)node + bytes : NULL;
-}
-
-static void kvm_rb_copy(struct rb_node *node, long bytes)
-{
-	struct rb_node *copy = (void *)node + bytes;
-
-	rb_set_parent_color(copy, kvm_rb_moved(rb_parent(node), bytes),
-			    rb_color(node));
-	copy->rb_left = kvm_rb_moved(node->rb_left, bytes);
-	copy->rb_right = kvm_rb_moved(node->rb_right, bytes);
-}
-
-/**
- * kvm_memslots_copy - make the inactive set a copy of the active one
- * @slots: the inactive set; its contents are discarded
- * @from: the active set
- *
- * The distance between the nodes of a slot in the two sets is fixed.  So the trees
- * can be copied in one walk, without searching.
- *
- * Context: kvm->slots_lock held, and nobody reads @slots any more.
- */
-void kvm_memslots_copy(struct kvm_memslots *slots, struct kvm_memslots *from)
-{
-	long step = (long)slots->node_idx - (long)from->node_idx;
-	long gfn_bytes = step * (long)sizeof(struct rb_node);
-	long hva_bytes = step * (long)sizeof(struct interval_tree_node);
-	struct kvm_memory_slot *slot;
-
-	kvm_for_each_memslot(slot, from) {
-		struct interval_tree_node *hva = &slot->hva_node[from->node_idx];
-		struct interval_tree_node *copy;
-
-		copy = &slot->hva_node[slots->node_idx];
-		kvm_rb_copy(&slot->gfn_node[from->node_idx], gfn_bytes);
-		kvm_rb_copy(&hva->rb, hva_bytes);
-		copy->start = hva->start;
-		copy->last = hva->last;
-		copy->__subtree_last = hva->__subtree_last;
-	}
-	slots->gfn_tree.rb_node = kvm_rb_moved(from->gfn_tree.rb_node,
-					       gfn_bytes);
-	slots->hva_tree.rb_root.rb_node =
-		kvm_rb_moved(from->hva_tree.rb_root.rb_node, hva_bytes);
-	slots->hva_tree.rb_leftmost = kvm_rb_moved(from->hva_tree.rb_leftmost,
-						   hva_bytes);
 }
 
 /**

@@ -23,7 +23,6 @@ struct kvm_memslots_place {
 bool kvm_memslots_insert(struct kvm_memslots *slots,
 			 struct kvm_memory_slot *new,
 			 struct kvm_memslots_place *place);
-void kvm_memslots_copy(struct kvm_memslots *slots, struct kvm_memslots *from);
 bool kvm_check_memslot_overlap(struct kvm_memslots *slots,
 			       const struct kvm_memory_slot *except,
 			       gfn_t base_gfn, unsigned long npages);
@@ -83,16 +82,14 @@ static inline int kvm_check_map_region(struct kvm *kvm,
 	return kvm_check_memory_region(region);
 }
 
-/* Copying a slot takes a fraction of the time of inserting one. */
-static inline bool kvm_memslots_try_copy(struct kvm_memslots *slots,
-					 struct kvm_memslots *from,
-					 unsigned int nr_changes)
+/* The sets share the ids, and last_used_slot is reset before it is published. */
+static inline void kvm_memslots_reset_own(struct kvm_memslots *slots)
 {
-	if (nr_changes <= slots->ids->nr / 4)
-		return false;
+}
 
-	kvm_memslots_copy(slots, from);
-	return true;
+static inline void kvm_memslots_add_own_id(struct kvm_memslots *slots,
+					   struct kvm_memory_slot *slot)
+{
 }
 
 /* There is no memory but that at userspace_addr. */

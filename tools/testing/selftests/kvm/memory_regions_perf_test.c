@@ -213,7 +213,7 @@ static void set_up(int nr)
 	figure("set-up, one by one", nr, one_by_one / nr, "ns/slot");
 	figure("set-up, at once", nr, at_once / nr, "ns/slot");
 	ratio("set-up, at once / one by one", nr, at_once / one_by_one,
-	      nr > 1000 ? 0.25 : 1);
+	      nr > 1000 ? 0.18 : 1);
 	at_once = set_all(0);
 	figure("tear-down, at once", nr, at_once / nr, "ns/slot");
 	for (i = 0; i < nr; i++)

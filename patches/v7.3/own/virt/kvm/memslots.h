@@ -73,12 +73,17 @@ static inline bool kvm_memslots_insert(struct kvm_memslots *slots,
 	return true;
 }
 
-/* A set is not copied. */
-static inline bool kvm_memslots_try_copy(struct kvm_memslots *slots,
-					 struct kvm_memslots *from,
-					 unsigned int nr_changes)
+/* The last used slot may be one that the set will not have any more. */
+static inline void kvm_memslots_reset_own(struct kvm_memslots *slots)
 {
-	return false;
+	hash_init(slots->id_hash);
+	atomic_long_set(&slots->last_used_slot, 0);
+}
+
+static inline void kvm_memslots_add_own_id(struct kvm_memslots *slots,
+					   struct kvm_memory_slot *slot)
+{
+	hash_add(slots->id_hash, &slot->id_node[slots->node_idx], slot->id);
 }
 
 /* Each set has its own hash by id, of fixed size. */
