@@ -40,4 +40,4 @@ SHIMMED := linux/atomic.h linux/bitmap.h linux/bitops.h linux/build_bug.h \
 
 TESTS := directed.c directed_regions.c edit.c gate.c kvm_main.c main.c \
 	model.c model_regions.c powerpc.c run.c script.c shim.c threads.c \
-	validate.c vm.c vm_regions.c
+	trees.c validate.c vm.c vm_regions.c

@@ -167,6 +167,8 @@ static void write_some(bool *log)
 			set_bit_le(gfn - slot->base_gfn, slot->dirty_bitmap);
 			log[gfn] = true;
 		}
+		if (slot)
+			atomic_long_set(&slots->last_used_slot, (long)slot);
 	}
 }
 
@@ -498,9 +500,8 @@ static void check_memfds(void)
 static void check_all(void)
 {
 	unsigned int as_id, set, nr, live = 0, logged = 0;
-	struct interval_tree_node *node;
+	struct kvm_memory_slot *slot, *last_used;
 	struct kvm_memslots *slots;
-	struct kvm_memory_slot *slot;
 	unsigned long npages = 0;
 
 	for (as_id = 0; as_id < KVM_MAX_NR_ADDRESS_SPACES; as_id++) {
@@ -521,13 +522,10 @@ static void check_all(void)
 				logged += !!slot->dirty_bitmap;
 			}
 			check(nr == map->nr + !as_id);
-			for (node = interval_tree_iter_first(&slots->hva_tree,
-							     0, ULONG_MAX);
-			     node;
-			     node = interval_tree_iter_next(node, 0, ULONG_MAX))
-				nr--;
-			check(!nr);
-			check(!atomic_long_read(&slots->last_used_slot));
+			validate_trees(slots, nr);
+			last_used = (void *)atomic_long_read(&slots->last_used_slot);
+			check(!last_used ||
+			      id_to_memslot(slots, last_used->id) == last_used);
 			slots = kvm_get_inactive_memslots(&t.kvm, as_id);
 		}
 	}

@@ -18,6 +18,7 @@ extern const struct directed_test directed_gate[];
 
 void directed_run(const struct directed_test *test);
 int directed_main(void);
+void validate_trees(struct kvm_memslots *slots, unsigned int nr_slots);
 
 static inline u64 next_random(u64 *state)
 {

@@ -4,57 +4,10 @@
  */
 #include <linux/hash.h>
 #include <linux/list.h>
-#include <linux/rbtree_augmented.h>
 
 #include "vm.h"
 
 #define IDS_MIN_BITS	4
-
-/* Returns the number of black nodes on each way down from @node. */
-static unsigned int validate_rb(const struct rb_node *node,
-				const struct rb_node *parent,
-				unsigned int *nr)
-{
-	unsigned int left, right;
-
-	if (!node)
-		return 1;
-
-	check(++*nr <= MAP_MAX + 1);
-	check(rb_parent(node) == parent);
-	check(parent || rb_is_black(node));
-	check(!parent || rb_is_black(parent) || rb_is_black(node));
-	left = validate_rb(node->rb_left, node, nr);
-	right = validate_rb(node->rb_right, node, nr);
-	check(left == right);
-	return left + rb_is_black(node);
-}
-
-/* Returns the largest address in the tree. */
-static unsigned long validate_hva(const struct rb_node *node, unsigned int idx,
-				  unsigned long min, unsigned long max)
-{
-	const struct interval_tree_node *it;
-	const struct kvm_memory_slot *slot;
-	unsigned long last, below;
-
-	if (!node)
-		return 0;
-
-	it = container_of(node, struct interval_tree_node, rb);
-	slot = container_of(it, struct kvm_memory_slot, hva_node[idx]);
-	check(it->start == slot->userspace_addr);
-	check(it->last == it->start + slot->npages * PAGE_SIZE - 1);
-	check(it->start >= min && it->start <= max);
-
-	last = it->last;
-	below = validate_hva(node->rb_left, idx, min, it->start);
-	last = below > last ? below : last;
-	below = validate_hva(node->rb_right, idx, it->start, max);
-	last = below > last ? below : last;
-	check(it->__subtree_last == last);
-	return last;
-}
 
 static void validate_slot(struct vm *vm, int as_id,
 			  const struct kvm_memory_slot *slot,
@@ -94,10 +47,7 @@ void validate_set(struct vm *vm, int as_id, struct kvm_memslots *slots,
 
 	check(slots->node_idx == idx);
 	check(slots->ids == &space->ids);
-	validate_rb(slots->gfn_tree.rb_node, NULL, &nr);
-	check(nr == map->nr);
-
-	nr = 0;
+	validate_trees(slots, map->nr);
 	for (node = rb_first(&slots->gfn_tree); node; node = rb_next(node)) {
 		slot = container_of(node, struct kvm_memory_slot,
 				    gfn_node[idx]);
@@ -109,12 +59,6 @@ void validate_set(struct vm *vm, int as_id, struct kvm_memslots *slots,
 	}
 	/* what the other set has there is not looked at */
 	check(last_used_found || slots != vm->kvm.memslots[as_id]);
-
-	nr = 0;
-	validate_rb(slots->hva_tree.rb_root.rb_node, NULL, &nr);
-	check(nr == map->nr);
-	validate_hva(slots->hva_tree.rb_root.rb_node, idx, 0, ULONG_MAX);
-	check(slots->hva_tree.rb_leftmost == rb_first(&slots->hva_tree.rb_root));
 }
 
 static void validate_ids(struct vm *vm, int as_id)

@@ -43,7 +43,7 @@ SHIMMED := asm/barrier.h linux/atomic.h linux/bitmap.h linux/bitops.h \
 	linux/slab.h linux/stddef.h linux/swab.h linux/types.h \
 	trace/events/kvm.h
 
-TESTS := gate.c kvm_main.c maps.c run.c shim.c
+TESTS := gate.c kvm_main.c maps.c run.c shim.c trees.c
 
 # Other files have mutations that are not of this kernel.
 BREAKS ?= virt/kvm/(memory_regions(_diff)?[.]c|memslots_gmem|vcpu_gate)
