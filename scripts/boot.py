@@ -141,6 +141,7 @@ class Boot:
     def __init__(self, name, log):
         self.name, self.log, self.console = name, log / "results", log / "console"
         self.results, self.splats, self.release, self.processor, self.seconds = [], [], "", "", 0.0
+        self.excerpt = []       # of the kernel log: the first warning and what follows
         self.words = {}         # of tests that do not pass: what failed or why they skip, or their last line
         self.history = {}       # see retried()
 
@@ -227,12 +228,13 @@ def collect(result, tests):
         lines = lines[0].strip().splitlines() if lines and verdict != "PASS" else []
         for line in [line for line in lines if line.startswith("not ok")][:1] or lines[-1:]:
             result.words[test.name] = f": {line[:120]}"
-    during = "boot"
-    for line in read(result.console).splitlines():
+    during, lines = "boot", read(result.console).splitlines()
+    for number, line in enumerate(lines):
         begun = re.search(r"workshop: start (\S+)", line)
         during = begun.group(1) if begun else during
         provoked = PROVOKED.get(during)
         if SPLAT.search(line) and not HARMLESS.search(line) and not (provoked and provoked.search(line)):
+            result.excerpt = result.excerpt or [line.strip() for line in lines[number:number + 16]]
             result.splats.append((during, line.strip()))
 
 

@@ -282,8 +282,12 @@ def compare(mode, pattern=""):
 
 
 def clean_log(name, result):
-    detail = (f"{len(result.splats)} warnings, the first during {result.splats[0][0]}: "
-              f"{result.splats[0][1]}: {pretty(result.console)}") if result.splats else ""
+    detail = ""
+    if result.splats:
+        during, line = result.splats[0]
+        detail = f"{len(result.splats)} warnings, the first during {during}: {line}: {pretty(result.console)}"
+        if result.excerpt[:1] == [line]:
+            detail = "\n        ".join([detail, *result.excerpt[1:]])
     return f"kernel log {name}", "FAIL" if result.splats else "PASS", 0.0, detail
 
 
@@ -530,7 +534,7 @@ def suite(items, parts, where, minutes=0):
     if skipped:
         note(f"skipped (the emulated machine or the archive lacks what they need, or no time left): {', '.join(skipped)}")
     for name, verdict, _, detail in failed:
-        note(f"{verdict} {name}: {detail}")
+        note(f"{verdict} {name}: {detail.partition(chr(10))[0]}")
     note(f"details: {pretty(OUT / where / 'results.json')}, {took(time.monotonic() - start)}")
     print(f"{len(results) - len(failed) - len(skipped)} passed, {len(failed)} failed, {len(skipped)} skipped")
     return 1 if failed else 0

@@ -601,6 +601,18 @@ def runs_again(box):
 
 
 @case
+def excerpt(box):
+    """the first warning of a kernel log is kept with what follows it"""
+    from boot import Boot, Test, collect
+    one = Boot("toy", box.top)
+    one.log.write_text("@boot 5.10 1.0 EPYC\n@start good\n@end good 0 1.0 2.0\n")
+    one.console.write_text("ok\nWARNING: a\n" + "".join(f"line {number}\n" for number in range(20)) + "BUG: b\n")
+    collect(one, [Test("good", 9, "", None)])
+    assert [line for _, line in one.splats] == ["WARNING: a", "BUG: b"], one.splats
+    assert one.excerpt[0] == "WARNING: a" and one.excerpt[-1] == "line 14", one.excerpt
+
+
+@case
 def disk_full(box):
     """disk full: one line that says so, and the next try works"""
     (box.top / "out").mkdir()
