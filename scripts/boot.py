@@ -9,7 +9,7 @@ usage: make boot [TESTS="a b"] [CPU=amd] [MODE=npt|npt0|tdp_mmu|legacy] [APPEND=
 
 boot: boot the kernel in an emulator of hardware virtualization (QEMU: SVM; Bochs: VMX and SVM) and run the selftests
 TESTS (default: all), with the options and timeouts of configs/selftests. MODE is the MMU mode of the KVM under test
-(default: nested paging). scripts/machine.py lists the emulators that run a mode; EMULATOR=qemu|bochs picks the other
+(default: nested paging). scripts/machine.py lists the emulators that run a mode; EMULATOR=qemu|bochs|parallel picks another
 one. APPEND adds kernel parameters.
 guest: run a QEMU guest with -accel kvm on that kernel, with npt0. In each of ROUNDS, plug and unplug DIMMs, resize a
 virtio-mem device, and migrate the guest live to another QEMU, while a load in the guest checks its memory. ROUNDS=0

@@ -331,10 +331,14 @@ def every_step(name):
 
 
 def debug_tests(modes):
-    """Tests on the debug kernel, in MODES, pairs of a mode and how many boots share its tests."""
+    """
+    Tests on the debug kernel, in MODES, pairs of a mode and how many boots share its tests. There are more boots than this
+    machine has processors, so those of each take turns.
+    """
     def share(ctx, mode, part, tests):
+        machine = next(name for name in mode.machines if not MACHINES[name].parallel)
         result = booted(ctx, "the debug kernel", f"debug-{mode.cpu}{part}", ctx.image("", "debug"), tests,
-                        machine=mode.machine(), append=mode.parameter, slower=5)
+                        machine=machine, append=mode.parameter, slower=5)
         return verdicts(f"debug {mode.title}{part}", result)
 
     def item(ctx):
