@@ -29,7 +29,7 @@ from boot import SPLAT, boot, tests_of
 from kernel import ARCHS, Arch, Variant, build, fragment, new_warnings, selftests, source
 from machine import MACHINES, MODES
 from tree import materialise, read_series
-from workshop import NPROC, OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, remove, stage, table, took, write
+from workshop import NPROC, OUT, TOP, VARS, Base, Failure, digest, git, install, lock, main, note, pretty, read, remove, stage, table, took, write
 
 EXTRA = ("linked", "strict")        # kinds of cells of only the pristine kernel and the last step
 # What is not compiled. Of arch/, only the architecture's own directory is; arm64 uses files of arm.
@@ -38,12 +38,15 @@ READ = {"x86_64": ("x86",), "i386": ("x86",), "arm64": ("arm64", "arm")}
 
 
 class Target(Arch):
-    """An architecture's KVM, compiled with DEFCONFIG (files of arch/*/configs; without any, it is only linked)."""
+    """
+    An architecture's KVM, compiled with DEFCONFIG (files of arch/*/configs; without any, it is only linked). GROUP of
+    scripts/install-deps has the tools, if "cross" has not.
+    """
 
-    def __init__(self, name, kernel, cross, defconfig, kvm):
+    def __init__(self, name, kernel, cross, defconfig, kvm, group=""):
         # Left to itself, make compiles no module of a directory.
         super().__init__(name, cross, f"KBUILD_MODULES=1 {kvm}", "virt/kvm/kvm_main.o", "", kernel)
-        self.defconfig = defconfig.split()
+        self.defconfig, self.group = defconfig.split(), group
 
 
 MALTA = "mips/configs/malta_kvm_defconfig"
@@ -59,7 +62,17 @@ TARGETS = {target.name: target for target in (
         "mpc85xx_base", "85xx-32bit", "85xx-smp", "85xx-hw", "fsl-emb-nonhw")), "arch/powerpc/kvm/"),
     Target("mips-te", "mips", "mips64el-linux-gnuabi64-", MALTA, "arch/mips/kvm/"),
     Target("mips-vz", "mips", "mips64el-linux-gnuabi64-", MALTA, "arch/mips/kvm/"),
+    Target("riscv", "riscv", "riscv64-linux-gnu-", "riscv/configs/defconfig", "arch/riscv/kvm/", "riscv"),
+    Target("loongarch", "loongarch", "LLVM=-19", "loongarch/configs/loongson64_defconfig", "arch/loongarch/kvm/", "loongarch"),
 )}
+
+
+def target_of(name):
+    """The Target NAME, with its tools installed."""
+    target = TARGETS[name]
+    if target.group:
+        install(target.group)
+    return target
 
 
 class Cell(Variant):
@@ -356,10 +369,12 @@ def plan(base, commits, archs, steps, tests):
             yield from (Booted(base, commits, step, tests) for step in steps)
         elif TARGETS[name].defconfig:
             kind = Parsed if VARS["QUICK"] else Compiled
-            yield from (kind(base, commits, step, TARGETS[name]) for step in steps)
+            yield from (kind(base, commits, step, target_of(name)) for step in steps)
     if VARS["LINK"]:
+        # The fragments of those with a group are too small for that: riscv's KVM needs vectors.
         yield from (kind(base, commits, step, TARGETS[name]) for kind in (Link, Strict) for name in archs
-                    if name != "boot" and (kind is Link or TARGETS[name].defconfig) for step in (0, len(commits) - 1))
+                    if name != "boot" and not TARGETS[name].group and (kind is Link or TARGETS[name].defconfig)
+                    for step in (0, len(commits) - 1))
 
 
 def forgotten(base, commits, results):

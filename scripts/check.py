@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 import breaks
 import qemu
 import test_workshop
-from build_each import TARGETS, Compiled, Parsed, Strict, done, do
+from build_each import TARGETS, Compiled, Parsed, Strict, done, do, target_of
 from boot import Test, boot, guest, retried, tests_of
 from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
@@ -317,7 +317,7 @@ def good(ctx, cell):
 
 def last_step(name, kind=Compiled):
     def item(ctx):
-        good(ctx, kind(ctx.base, ctx.commits, len(ctx.commits) - 1, TARGETS[name]))
+        good(ctx, kind(ctx.base, ctx.commits, len(ctx.commits) - 1, target_of(name)))
     return item
 
 
@@ -326,7 +326,7 @@ def every_step(name):
         last = len(ctx.commits) - 1
         for step in range(1, last + 1):
             ctx.progress(f"(step {step} of {last})")
-            good(ctx, Parsed(ctx.base, ctx.commits, step, TARGETS[name]))
+            good(ctx, Parsed(ctx.base, ctx.commits, step, target_of(name)))
     return item
 
 

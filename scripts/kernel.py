@@ -27,7 +27,10 @@ CONFIGS = ("", "debug", "kcsan", "bundle")
 
 
 class Arch:
-    """How an architecture is built and booted; KERNEL is what the kernel's make calls it."""
+    """
+    How an architecture is built and booted; KERNEL is what the kernel's make calls it. CROSS is the prefix of its tools, or
+    LLVM=-VERSION.
+    """
 
     def __init__(self, name, cross, target, image, tools, kernel=None):
         self.name, self.cross, self.target, self.image, self.tools = name, cross, target, image, tools
@@ -137,13 +140,15 @@ def source(base, commit):
 
 def make_args(arch, src):
     return ["make", "-C", src, f"-j{NPROC}", f"ARCH={arch.kernel}",
-            *([f"CROSS_COMPILE={arch.cross}"] if arch.cross else [])]
+            *([arch.cross if "=" in arch.cross else f"CROSS_COMPILE={arch.cross}"] if arch.cross else [])]
 
 
 @functools.cache
 def compiler(arch):
-    return subprocess.run([f"{arch.cross}gcc", "--version"], capture_output=True, text=True,
-                          check=True).stdout.splitlines()[0]
+    program = f"clang{arch.cross.partition('=')[2]}" if "=" in arch.cross else f"{arch.cross}gcc"
+    if not shutil.which(program):
+        raise Failure(f"there is no {program}: install it")
+    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
 def check_config(variant, fragments):
