@@ -369,7 +369,8 @@ def plan(base, commits, archs, steps, tests):
             yield from (Booted(base, commits, step, tests) for step in steps)
         elif TARGETS[name].defconfig:
             kind = Parsed if VARS["QUICK"] else Compiled
-            yield from (kind(base, commits, step, target_of(name)) for step in steps)
+            target = target_of(name)
+            yield from (kind(base, commits, step, target) for step in steps)
     if VARS["LINK"]:
         # The fragments of those with a group are too small for that: riscv's KVM needs vectors.
         yield from (kind(base, commits, step, TARGETS[name]) for kind in (Link, Strict) for name in archs

@@ -323,10 +323,10 @@ def last_step(name, kind=Compiled):
 
 def every_step(name):
     def item(ctx):
-        last = len(ctx.commits) - 1
+        target, last = target_of(name), len(ctx.commits) - 1
         for step in range(1, last + 1):
             ctx.progress(f"(step {step} of {last})")
-            good(ctx, Parsed(ctx.base, ctx.commits, step, target_of(name)))
+            good(ctx, Parsed(ctx.base, ctx.commits, step, target))
     return item
 
 
