@@ -76,9 +76,12 @@ def round_trip(ctx):
 
 
 def mails_repeat(ctx):
-    first = {path.name: path.read_bytes() for path in export(ctx.base).iterdir()}
+    def mails():
+        return {path: path.read_bytes() for path in export(ctx.base).rglob("*.patch")}
+
+    first = mails()
     time.sleep(1.1)
-    if first != {path.name: path.read_bytes() for path in export(ctx.base).iterdir()}:
+    if first != mails():
         raise Failure("make series wrote other mails the second time")
 
 

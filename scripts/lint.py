@@ -15,7 +15,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from series import export, new_files
+from series import mailed, new_files
 from tree import read_series
 from workshop import NPROC, TOP, Base, Failure, digest, main, note, pretty, read, stage, write
 
@@ -130,7 +130,7 @@ def own_files(base):
 
 def lint(base):
     """All findings, as lines."""
-    mails = sorted(export(base).glob("*.patch"))[1:] if read_series(base) else []
+    mails = mailed(base) if read_series(base) else []
     allowed, used = exceptions(base.patches / "checkpatch"), set()
     with stage("lint") as st, ThreadPoolExecutor(int(NPROC)) as pool:
         paths = tracked()

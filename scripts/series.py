@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
 """
-usage: make series          write the mails for git am, cover letter first; print their directory
+usage: make series          write the mails for git am, cover letter first, a directory a part; print their directory
        make am LINUX=DIR    apply them to the kernel tree DIR, all or nothing (QEMU=DIR for QEMU)
        make refresh         rewrite patches/ and the new files from the commits of the tree
 
@@ -10,6 +10,9 @@ refresh. A file that the kernel lacks is written whole, to patches/BASE/own if i
 last step names it. A shared file is shared: the other series that bring it are rebuilt. A new file that differs from
 the one which another base brings stays in its patch, as QEMU's do.
 scripts/series.py refresh --check only reports what would change.
+
+A line "# Part: NAME" in patches/BASE/series starts a part: it is mailed as a series of its own, to be applied after those
+before it, with cover-letter-NAME.txt. refresh keeps the line before the same step.
 """
 
 import re
@@ -19,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from source import version_of
-from tree import Patch, State, materialise, new_file_mode
+from tree import Patch, State, materialise, new_file_mode, read_series
 from workshop import (OUT, TOP, VARS, Base, Failure, bases, git, identity, lock, main, note, person, pretty, read, remove,
                       stage, stage_dir, write)
 
@@ -27,6 +30,34 @@ from workshop import (OUT, TOP, VARS, Base, Failure, bases, git, identity, lock,
 OURS = re.compile(r"(patches|configs|out|\.ci)/|(Makefile|README\.md|COPYING|\.gitignore|MAINTAINERS)$")
 DIFF = ["--no-color", "--no-ext-diff", "--no-textconv", "--diff-algorithm=myers", "--indent-heuristic", "-U3",
         "--src-prefix=a/", "--dst-prefix=b/"]
+
+
+# ---------------------------------------------------------------- parts
+
+def parts(base):
+    """The parts of the series: name of the first step without its number -> name of the part."""
+    found, part = {}, ""
+    for line in read(base.patches / "series").splitlines():
+        mark = re.match(r"# Part: ([\w-]+)$", line)
+        if mark:
+            part = mark[1]
+        elif part and line.strip() and not line.startswith("#"):
+            found[line.strip()[5:]], part = part, ""
+    return found
+
+
+def listed(base, steps):
+    """The text of patches/BASE/series for STEPS."""
+    path = base.patches / "series"
+    old = read(path) if path.exists() else ""
+    starts = parts(base) if old else {}
+    text = re.match(r"((?!# Part: )(#.*)?\n)*", old).group()
+    for step in steps:
+        part = starts.pop(step.name[5:], "")
+        text += f"# Part: {part}\n{step.name}\n" if part else f"{step.name}\n"
+    for first, part in starts.items():
+        raise Failure(f"part {part} starts with {first}, which is gone: move its line in {pretty(path)}, and repeat")
+    return text
 
 
 # ---------------------------------------------------------------- refresh
@@ -102,8 +133,7 @@ def refresh(base, check=False):
         steps, added = split_commits(base, had, elsewhere)
         want = {base.patches / step.name: step.text().encode("utf-8", "surrogateescape") for step in steps}
         old_series = base.patches / "series"
-        head = re.match(r"(#.*\n|\n)*", read(old_series) if old_series.exists() else "").group()
-        want[old_series] = (head + "".join(f"{step.name}\n" for step in steps)).encode()
+        want[old_series] = listed(base, steps).encode()
 
         modes = {}
         for path, (mode, data) in added.items():
@@ -157,24 +187,35 @@ def export(base):
     with stage("mails") as st:
         if len(commits) < 2:
             raise Failure(f"{pretty(base.patches / 'series')} lists no patch: there is nothing to export")
-        mails = base.out / "mails"
+        mails, starts = base.out / "mails", parts(base)
+        firsts = [n for n, step in enumerate(read_series(base)) if step.name[5:] in starts] or [0]
+        if firsts[0]:
+            raise Failure(f"{pretty(base.patches / 'series')} has steps before its first part: add a line # Part: NAME")
         with stage_dir(base.out / "mails.new") as new:
-            git(base.tree, "format-patch", "-q", "-s", "--cover-letter", "--cover-from-description=none",
-                f"--subject-prefix={base['PREFIX']}", "--numbered", "--zero-commit", "--no-signature", "--no-thread",
-                "--no-attach", "--no-notes", "--no-base", "--no-encode-email-headers", "--abbrev=12", "-M", "--stat=76",
-                *DIFF, "-o", new, f"base..{commits[-1]}", env=person())
-            write_cover(base, next(new.glob("0000-*")), git(base.tree, "log", "-1", "--format=%aD", commits[-1]).strip())
-            mailed = sorted(new.glob("*.patch"))
+            ends = [*firsts[1:], len(commits) - 1]
+            for number, (first, end, part) in enumerate(zip(firsts, ends, list(starts.values()) or [""]), 1):
+                where = new / f"{number}-{part}" if part else new
+                git(base.tree, "format-patch", "-q", "-s", "--cover-letter", "--cover-from-description=none",
+                    f"--subject-prefix={base['PREFIX']}", "--numbered", "--zero-commit", "--no-signature", "--no-thread",
+                    "--no-attach", "--no-notes", "--no-base", "--no-encode-email-headers", "--abbrev=12", "-M", "--stat=76",
+                    *DIFF, "-o", where, f"{commits[first]}..{commits[end]}", env=person())
+                write_cover(base, base.patches / f"cover-letter{'-' if part else ''}{part}.txt", next(where.glob("0000-*")),
+                            git(base.tree, "log", "-1", "--format=%aD", commits[end]).strip())
+            count = len(list(new.rglob("*.patch")))
             remove(mails)
             new.rename(mails)
             new.mkdir()
-        st.note = f" ({len(mailed)} files)"
+        st.note = f" ({count} files)"
     return mails
 
 
-def write_cover(base, path, date):
-    """Fill in git's cover letter from cover-letter.txt: its first line is the subject."""
-    source = base.patches / "cover-letter.txt"
+def mailed(base):
+    """export(), and the mails with patches, in order."""
+    return sorted(path for path in export(base).rglob("*.patch") if not path.name.startswith("0000-"))
+
+
+def write_cover(base, source, path, date):
+    """Fill in git's cover letter PATH from SOURCE: its first line is the subject."""
     if not source.exists():
         raise Failure(f"{pretty(source)} is missing: first line the subject, then the text")
     subject, _, body = read(source).strip("\n").partition("\n")
@@ -216,7 +257,7 @@ def apply_mails(base, target, quiet=False):
     if not foreign(target, "rev-parse", "-q", "--verify", "HEAD", ok=(0, 1)):
         raise Failure(f"{given} has no commit: give {wanted}")
 
-    mails = sorted(export(base).glob("*.patch"))[1:]
+    mails = mailed(base)
     with stage(f"git am of {len(mails)} mails") as st:
         before = foreign(target, "rev-parse", "HEAD")
         name, mail, _ = identity()

@@ -430,6 +430,34 @@ def mails_refused(box):
 
 
 @case
+def mails_in_parts(box):
+    """make series, am and refresh: a series in parts"""
+    box.series()
+    series = box.top / "patches/v5.10/series"
+    steps = series.read_text().splitlines(True)
+    series.write_text("".join([*steps[:2], "# Part: use\n", *steps[2:]]))
+    box.refuses("series", says="steps before its first part")
+    marked = "".join([steps[0], "# Part: edit\n", *steps[1:3], "# Part: use\n", *steps[3:]])
+    series.write_text(marked)
+    box.refuses("series", says="cover-letter-edit.txt is missing")
+    for part in ("edit", "use"):
+        box.write(f"patches/v5.10/cover-letter-{part}.txt", f"KVM: To {part}\n\nWhy.\n")
+    where = Path(box.make("series").stdout.splitlines()[-1])
+    subjects = [re.search("^Subject: (.*)$", path.read_text(), re.M)[1] for path in sorted(where.rglob("*.patch"))]
+    assert subjects == ["[PATCH 5.10 0/2] KVM: To edit", "[PATCH 5.10 1/2] KVM: Edit a line", "[PATCH 5.10 2/2] KVM: Add a file",
+                        "[PATCH 5.10 0/1] KVM: To use", "[PATCH 5.10 1/1] KVM: Use the file"], subjects
+    linux = box.linux("somebody")
+    box.make("am", f"LINUX={linux}")
+    assert box.git("rev-parse", "HEAD^{tree}", where=linux) == box.git("rev-parse", "series^{tree}")
+    # The parts stay, unless the first step of one goes.
+    box.git("rebase", "-q", "-i", "base", GIT_SEQUENCE_EDITOR="sed -i 1d")
+    box.refuses("refresh", says="part edit starts with KVM-Edit-a-line.patch, which is gone: move its line")
+    series.write_text("".join([*steps[:2], "# Part: edit\n", steps[2], "# Part: use\n", *steps[3:]]))
+    box.make("refresh")
+    assert series.read_text() == marked.replace(steps[1], "").replace("0002-", "0001-").replace("0003-", "0002-")
+
+
+@case
 def am_applies(box):
     """make am: the mails give exactly the tree"""
     box.series()
