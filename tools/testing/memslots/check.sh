@@ -55,7 +55,6 @@ scripts()
 	run "$O/asan/memslots" "$@" --threads 5
 	run "$O/tsan/memslots" "$@" --threads 10
 	fuzz 10
-	run ./mutation.sh --list
 }
 
 {
@@ -66,6 +65,7 @@ scripts()
 	run "$O/tsan/memslots" --directed
 	[ -z "$SCRIPTS" ] || scripts "$@"
 	run "$MAKE" -s coverage
+	run ./mutation.sh --list
 	wait
 	[ -z "$MODEL" ] || cat "$O/model.tap"
 } | tee "$tap"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Do the tests notice each of the breaks in the file "mutations"?  Run by
+# Do the tests notice each of the breaks in mutations/?  Run by
 # "make mutation", which sets the variables.  Prints a table, and fails if a
 # break survives.  BREAKS is for a part of them, see the Makefile.
 #
@@ -73,18 +73,12 @@ fi
 
 rm -rf "$dir"
 mkdir -p "$dir"
-awk -v dir="$dir" -v breaks="$BREAKS" -v kdir="$KDIR" '
+awk -v dir="$dir" -v breaks="$BREAKS" '
 	/^(#|$)/ {
 		next
 	}
 	/^\[/ {
-		title = substr($0, 2, length($0) - 2)
-		split(title, words, " with ")
-		file = words[1]
-		other = words[2] && system("test -e " kdir "/" words[2])
-		next
-	}
-	other {
+		file = substr($0, 2, length($0) - 2)
 		next
 	}
 	/^\t/ {
@@ -96,7 +90,7 @@ awk -v dir="$dir" -v breaks="$BREAKS" -v kdir="$KDIR" '
 		close(where "/edit")
 		where = ""
 	}
-	($0 "\n" title) ~ breaks {
+	($0 "\n" file) ~ breaks {
 		nr = sprintf("%03d", nr + 1)
 		print nr >(dir "/list")
 		where = dir "/" nr
@@ -104,7 +98,7 @@ awk -v dir="$dir" -v breaks="$BREAKS" -v kdir="$KDIR" '
 		print $0 "\n" file >(where "/what")
 		close(where "/what")
 	}
-' mutations
+' mutations/*
 
 [ -s "$dir/list" ] || {
 	echo "not ok - no mutation has a name or file like $BREAKS"

@@ -13,7 +13,6 @@ struct directed_test {
 
 /* Lists end with an empty test, and the list of those with NULL. */
 extern const struct directed_test *const directed_groups[];
-extern const struct directed_test directed_regions[];
 extern const struct directed_test directed_gate[];
 
 void directed_run(const struct directed_test *test);

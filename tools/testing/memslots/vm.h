@@ -261,4 +261,6 @@ void script_run(const unsigned char *script, size_t size, bool verbose);
 void script_generate(unsigned char *script, size_t size, u64 seed);
 int threads_main(unsigned int seconds, u64 seed);
 
+extern const struct directed_test directed_regions[];
+
 #endif /* VM_H */

@@ -44,6 +44,3 @@ SHIMMED := asm/barrier.h linux/atomic.h linux/bitmap.h linux/bitops.h \
 	trace/events/kvm.h
 
 TESTS := gate.c kvm_main.c maps.c run.c shim.c trees.c
-
-# Other files have mutations that are not of this kernel.
-BREAKS ?= virt/kvm/(memory_regions(_diff)?[.]c|memslots_gmem|vcpu_gate)
