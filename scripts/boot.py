@@ -241,7 +241,7 @@ def collect(result, tests):
 RANK = ("PASS", "SKIP", "FAIL", "TIMEOUT", "HANG", "NOT RUN")
 
 
-def retried(attempt, log, tests, good, tries=3):
+def retried(attempt, log, tests, good=lambda _, verdict: verdict == "PASS", tries=3):
     """
     The Boot of attempt(tests, log). Tests for which good(name, verdict) is false run again in a fresh boot, at most TRIES
     boots, each with its own log: the emulated clock goes on when the host stalls the emulator. A test's best verdict

@@ -25,7 +25,7 @@ from boot import Test, boot, guest, retried, tests_of
 from kernel import ARCHS, build, new_warnings, pick, selftests, source
 from lint import lint
 from machine import MACHINES, MODES, modes_of
-from series import apply_mails, export, new_files, refresh
+from series import apply_mails, new_files, refresh
 from tree import materialise, read_series
 from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, Unavailable, bases, git, lock, main, minutes_of, note, pretty, read,
                       remove, run, stage, stage_dir, took, write)
@@ -58,9 +58,6 @@ class Context:
     def tests(self, wanted=None, slower=1, cpu=""):
         return tests_of(self.base, *self.once("tests", lambda: selftests(self.base, self.commits, self.arch)), wanted, slower, cpu)
 
-    def progress(self, text):
-        self.stage.note = f" {text}"
-
     def git(self, *args, **kwargs):
         return git(self.base.tree, *args, **kwargs)
 
@@ -73,16 +70,6 @@ def round_trip(ctx):
     changed = refresh(ctx.base, check=True)
     if changed:
         raise Failure(f"make refresh would change {', '.join(map(pretty, changed))}")
-
-
-def mails_repeat(ctx):
-    def mails():
-        return {path: path.read_bytes() for path in export(ctx.base).rglob("*.patch")}
-
-    first = mails()
-    time.sleep(1.1)
-    if first != mails():
-        raise Failure("make series wrote other mails the second time")
 
 
 def mails_apply(ctx):
@@ -203,33 +190,25 @@ def no_user_space(ctx):
     raise Failure("a kernel without user space was not noticed")
 
 
-def passes(_, verdict):
-    return verdict == "PASS"
-
-
-def booted(ctx, name, log, image, tests, good=passes, **options):
-    """A Boot of IMAGE with TESTS; what is not good is tried again."""
-    return reported(ctx, name, retried(lambda left, where: boot(name, where, image, left, **options),
-                                       f"check/{log}", tests, good))
+def booted(ctx, name, log, image, tests, **options):
+    """A Boot of IMAGE with TESTS; what does not pass is tried again."""
+    return reported(ctx, name, retried(lambda left, where: boot(name, where, image, left, **options), f"check/{log}", tests))
 
 
 def reported(ctx, name, result):
-    report_retries(ctx, name, result.results, result.history)
+    """RESULT; report what passed only in a later boot, except tests that another one kept from running."""
+    ctx.notes += [f"run again on {name}: {test} {result.history[test]}" for test, verdict, _ in result.results if ", then " in
+                  result.history[test] and verdict in ("PASS", "SKIP") and result.history[test][:7] != "NOT RUN"]
     return result
-
-
-def report_retries(ctx, name, results, history):
-    """Report what passed only in a later boot, except tests that another one kept from running."""
-    ctx.notes += [f"run again on {name}: {test} {history[test]}" for test, verdict, _ in results
-                  if ", then " in history[test] and verdict in ("PASS", "SKIP") and history[test][:7] != "NOT RUN"]
 
 
 def pristine_results(ctx, mode, tests, log):
     """The pristine kernel's results of TESTS in MODE: name -> verdict, name -> history."""
     # Not all can pass there, but a random failure must not become an expected one.
-    result = retried(lambda left, where: boot("the pristine kernel", where, ctx.image("0"), left, mode.machine(), mode.parameter),
-                     f"check/pristine-{log}", tests, lambda _, verdict: verdict in ("PASS", "SKIP"), tries=2)
-    report_retries(ctx, "the pristine kernel", result.results, result.history)
+    name = "the pristine kernel"
+    result = reported(ctx, name, retried(
+        lambda left, where: boot(name, where, ctx.image("0"), left, mode.machine(), mode.parameter),
+        f"check/pristine-{log}", tests, lambda _, verdict: verdict in ("PASS", "SKIP"), tries=2))
     return {name: verdict for name, verdict, _ in result.results}, result.history
 
 
@@ -304,7 +283,7 @@ def verdicts(title, result, kind=""):
 def guest_runs(ctx):
     result = reported(ctx, "the patched kernel",
                       retried(lambda _, log: guest("the patched kernel", log, ctx.image(), rounds=1), "check/guest",
-                              [Test("guest", 0, "", None)], passes))
+                              [Test("guest", 0, "", None)]))
     for _, verdict, seconds in result.results:
         yield "guest: DIMMs, virtio-mem, migration", verdict, seconds, result.history["guest"]
     yield clean_log("guest", result)
@@ -328,7 +307,7 @@ def every_step(name):
     def item(ctx):
         target, last = target_of(name), len(ctx.commits) - 1
         for step in range(1, last + 1):
-            ctx.progress(f"(step {step} of {last})")
+            ctx.stage.note = f" (step {step} of {last})"
             good(ctx, Parsed(ctx.base, ctx.commits, step, target))
     return item
 
@@ -391,7 +370,6 @@ def breaks_apply(ctx):
 
 FORM = [
     ("refresh gives patches/ back", round_trip),
-    ("series repeats", mails_repeat),
     ("am gives the tree", mails_apply),
     ("breaks apply", breaks_apply),
     ("lint", linted),
