@@ -34,7 +34,7 @@ from boot import Test, boot, report, tests_of
 from kernel import ARCHS, Variant, build, child, pick, selftests
 from machine import MACHINES, mode_of
 from tree import import_base, materialise
-from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, pretty, read, run, stage,
+from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, digest, git, lock, main, note, number_of, pretty, read, run, stage,
                       table, took, write)
 
 BENCH = OUT / "bench"
@@ -127,10 +127,7 @@ class Job:
 
 def limit():
     """How many seconds a boot may take."""
-    minutes = VARS["LIMIT"] or "10"
-    if not minutes.isdigit() or not int(minutes):
-        raise Failure(f"LIMIT={minutes} is wrong: give minutes")
-    return 60 * int(minutes)
+    return 60 * number_of("LIMIT", "10")
 
 
 # With many slots, setup takes long on some kernels. Split the tests, so that a cut loses as little as possible.
@@ -546,18 +543,7 @@ def cpu():
     return found.group(1) if found else os.uname().machine
 
 
-def command(what=""):
-    if what == "bench":
-        bench()
-    elif what == "bench-steps":
-        bench_steps()
-    elif what == "native":
-        native()
-    elif what == "latency":
-        return latency()
-    else:
-        raise Failure(f"scripts/bench.py: no such command {what!r} (see --help)")
-
+COMMANDS = {"bench": bench, "bench-steps": bench_steps, "native": native, "latency": latency}
 
 if __name__ == "__main__":
-    main(__doc__, command)
+    main(__doc__, lambda what: COMMANDS[what](), COMMANDS)

@@ -41,7 +41,7 @@ from machine import MACHINES, MODES, mode_of
 from source import fetch
 from qemu import QTEST, base_of, build as build_qemu
 from tree import materialise
-from workshop import OUT, TOP, VARS, Base, Failure, install, main, pretty, read, run, stage, table, took, write
+from workshop import OUT, TOP, VARS, Base, Failure, install, main, number_of, pretty, read, run, stage, table, took, write
 
 # Warnings in the kernel log.
 SPLAT = re.compile(
@@ -424,7 +424,7 @@ def trust(title, log, image, slower, kills):
 
 # ---------------------------------------------------------------- commands
 
-def command(what=""):
+def command(what):
     base = Base()
     arch = arch_of()
     mode = mode_of()
@@ -442,26 +442,20 @@ def command(what=""):
         log += f"-{mode.cpu}-{mode.name}" if arch.name == "x86_64" else ""
         with stage(f"booting {variant.title} on {machine}"):
             result = boot(variant.title, log, image, tests, machine, f"{mode.parameter} {VARS['APPEND']}", slower)
-    elif what == "guest":
+    else:
         if arch.name != "x86_64":
             raise Failure(f"ARCH={arch.name} has no guest yet: only x86_64")
-        rounds = VARS["ROUNDS"] or "10"
-        if not rounds.isdigit():
-            raise Failure(f"ROUNDS={rounds} is no number")
+        rounds = number_of("ROUNDS", "10", 0)
         for name, probe in (("GAP", gaps), ("TRUST", trust)):
             if VARS[name]:
-                if not VARS[name].isdigit() or not int(VARS[name]):
-                    raise Failure(f"{name}={VARS[name]} is no number")
-                return 0 if probe(variant.title, log, image, slower, int(VARS[name])) else 1
+                return 0 if probe(variant.title, log, image, slower, number_of(name)) else 1
         if VARS["QEMU"]:
-            return 0 if guests(variant.title, log, image, slower, int(rounds)) else 1
+            return 0 if guests(variant.title, log, image, slower, rounds) else 1
         with stage(f"a guest on {variant.title}"):
-            result = guest(variant.title, log, image, slower, int(rounds))
+            result = guest(variant.title, log, image, slower, rounds)
         print(read(OUT / "log" / log / "play"), end="")
-    else:
-        raise Failure(f"scripts/boot.py: no such command {what!r} (see --help)")
     return 0 if report(result) else 1
 
 
 if __name__ == "__main__":
-    main(__doc__, command)
+    main(__doc__, command, ("boot", "guest"))

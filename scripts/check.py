@@ -27,7 +27,7 @@ from lint import lint
 from machine import MACHINES, MODES, modes_of
 from series import apply_mails, new_files, refresh
 from tree import materialise, read_series
-from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, Unavailable, bases, git, lock, main, minutes_of, note, pretty, read,
+from workshop import (NPROC, OUT, TOP, VARS, Base, Failure, Unavailable, bases, git, lock, main, note, number_of, pretty, read,
                       remove, run, stage, stage_dir, took, write)
 
 
@@ -526,7 +526,7 @@ def suite(items, parts, where, minutes=0):
 
 
 def command(*parts):
-    return suite(items(), parts, "check", VARS["MINUTES"] and minutes_of(""))
+    return suite(items(), parts, "check", VARS["MINUTES"] and number_of("MINUTES"))
 
 
 if __name__ == "__main__":

@@ -290,7 +290,7 @@ def selftests(base, commits, arch):
     return where, names
 
 
-def command(what=""):
+def command(what):
     base = Base()
     arch = arch_of()
     choice("CONFIG", CONFIGS, "")
@@ -303,11 +303,9 @@ def command(what=""):
         if warned:
             note(f"{warned} warnings, in {pretty(variant.dir / 'warnings')}")
         print(image)
-    elif what == "selftests":
-        print(selftests(base, commits, arch)[0])
     else:
-        raise Failure(f"scripts/kernel.py: no such command {what!r} (see --help)")
+        print(selftests(base, commits, arch)[0])
 
 
 if __name__ == "__main__":
-    main(__doc__, command)
+    main(__doc__, command, ("kernel", "selftests"))

@@ -282,7 +282,7 @@ def apply_mails(base, target, quiet=False):
 
 # ---------------------------------------------------------------- commands
 
-def command(what="", *options):
+def command(what, *options):
     base = Base()
     if what == "refresh":
         if set(options) - {"--check"}:
@@ -301,13 +301,11 @@ def command(what="", *options):
     elif what == "series":
         stage.plan(3)
         print(export(base))
-    elif what == "am":
+    else:
         stage.plan(4)
         apply_mails(base, VARS[base.project.upper()])
-    else:
-        raise Failure(f"scripts/series.py: no such command {what!r} (see --help)")
     return 0
 
 
 if __name__ == "__main__":
-    main(__doc__, command)
+    main(__doc__, command, ("series", "am", "refresh"))

@@ -19,7 +19,7 @@ from check import clean_log, harness, suite
 from machine import MODES, modes_of
 from series import new_files
 from tree import read_series
-from workshop import OUT, Base, main, minutes_of, note, pretty, read, write
+from workshop import OUT, Base, main, note, number_of, pretty, read, write
 
 # A busy host stalls the emulated CPUs for long.
 PATIENT = "rcupdate.rcu_cpu_stall_timeout=200"
@@ -119,7 +119,7 @@ def guests(series, name, rounds):
 
 
 def command(*parts):
-    base, minutes = Base(), minutes_of("5" if parts == ("fuzz",) else "30")
+    base, minutes = Base(), number_of("MINUTES", "5" if parts == ("fuzz",) else "30")
     second = 2 * minutes    # scales a minute of the default half an hour
     fuzz = 60 * minutes if parts == ("fuzz",) else 3 * second
     items = [

@@ -59,11 +59,11 @@ def choice(name, allowed, default):
     return value
 
 
-def minutes_of(default):
-    """The make variable MINUTES as a number."""
-    value = VARS["MINUTES"] or default
-    if not re.fullmatch(r"[1-9]\d*", value):
-        raise Failure(f"MINUTES={value} is no number of minutes")
+def number_of(name, default="", least=1):
+    """The make variable NAME as a number."""
+    value = VARS[name] or default
+    if not re.fullmatch(r"\d+", value) or int(value) < least:
+        raise Failure(f"{name}={value} is wrong: give a number from {least} on")
     return int(value)
 
 
@@ -201,12 +201,14 @@ def tail(path, lines=15):
     return "\n".join("    " + line for line in text[-lines:])
 
 
-def main(doc, function):
-    """Run a program: --help; errors are printed as one line, after the end of their log."""
+def main(doc, function, commands=()):
+    """Run a program: --help; the first word is one of COMMANDS; errors are printed as one line, after the end of their log."""
     if any(arg in ("-h", "--help") for arg in sys.argv[1:]):
         print(doc.strip())
         sys.exit(0)
     try:
+        if commands and not set(sys.argv[1:2]) & set(commands):
+            raise Failure(f"{pretty(sys.argv[0])}: give one of {', '.join(commands)} (see --help)")
         sys.exit(function(*sys.argv[1:]))
     except Failure as failure:
         where = ""
