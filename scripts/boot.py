@@ -31,7 +31,6 @@ import platform
 import re
 import shlex
 import signal
-import stat
 import time
 from pathlib import Path
 
@@ -41,7 +40,7 @@ from machine import MACHINES, MODES, mode_of
 from source import fetch
 from qemu import QTEST, base_of, build as build_qemu
 from tree import materialise
-from workshop import OUT, TOP, VARS, Base, Failure, install, main, number_of, pretty, read, run, stage, table, took, write
+from workshop import OUT, TOP, VARS, Base, Failure, install, main, number_of, pretty, read, run, stage, stage_dir, table, took, write
 
 # Warnings in the kernel log.
 SPLAT = re.compile(
@@ -56,31 +55,18 @@ PROVOKED = dict.fromkeys(("memslot_failslab_test", "memory_regions_test", "memor
 
 # ---------------------------------------------------------------- the initramfs
 
-def cpio(entries):
-    """A newc archive of (name, mode, data or (major, minor)): device nodes without root."""
-    out, inode = bytearray(), 0
-    for name, mode, data in [*entries, ("TRAILER!!!", 0, b"")]:
-        inode += 1
-        device = data if isinstance(data, tuple) else (0, 0)
-        body = b"" if isinstance(data, tuple) else data
-        fields = (inode, mode, 0, 0, 1, 0, len(body), 0, 0, *device, len(name.encode()) + 1, 0)
-        out += b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
-        out += b"\0" * (-len(out) % 4) + body
-        out += b"\0" * (-len(out) % 4)
-    return bytes(out)
+SETUP, _, INIT = read(TOP / "scripts/init").partition("\n\n")      # what each init begins with; the rest of the tests' one
 
 
 def initramfs(path, init, files=(), tests="", arch="x86_64"):
-    """Write the initramfs PATH: busybox, INIT, FILES as (name, path), and the list of tests."""
-    directory, program = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755
-    parents = {str(parent): None for name, _ in files for parent in reversed(Path(name).parents[:-1])}
-    entries = [(name, directory, b"") for name in dict.fromkeys(["bin", "dev", *parents])]
-    entries += [("dev/console", stat.S_IFCHR | 0o600, (5, 1)), ("dev/kmsg", stat.S_IFCHR | 0o600, (1, 11)),
-                ("bin/busybox", program, busybox(arch)),
-                ("bin/sh", stat.S_IFLNK | 0o777, b"busybox"), ("init", program, init),
-                ("tests", stat.S_IFREG | 0o644, tests.encode())]
-    entries += [(name, program, Path(source).read_bytes()) for name, source in files]
-    write(path, cpio(entries))
+    """Write the initramfs PATH: busybox, SETUP and INIT, FILES as (name, path), the list of tests. The kernel has /dev/console."""
+    with stage_dir(path.with_name(f"{path.name}.d")) as root:
+        for name, data in [("bin/busybox", busybox(arch)), ("init", f"{SETUP}\n{init}"), ("tests", tests),
+                           *((name, Path(source).read_bytes()) for name, source in files)]:
+            write(root / name, data)
+            (root / name).chmod(0o755)
+        (root / "bin/sh").symlink_to("busybox")
+        run(["sh", "-c", 'find . | busybox cpio -o -H newc -R 0:0 >"$0"', path], "initramfs", "packing the initramfs failed", root)
     return path
 
 
@@ -161,7 +147,7 @@ def boot(name, log, image, tests, machine="qemu-amd", append="", slower=1, extra
     result = Boot(name, log)
     for path in (result.log, result.console):
         path.write_text("")
-    initrd = initramfs(log / "initramfs", (TOP / "scripts/init").read_bytes(),
+    initrd = initramfs(log / "initramfs", INIT,
                        [(f"tests.d/{test.name}", test.source) for test in [*tests, *extra]],
                        "".join(f"{test.name} {test.limit} {test.command}\n" for test in tests), machine.arch)
     # As patient as the limits of the tests are. The default is 21 seconds.
@@ -278,13 +264,7 @@ def report(result):
 
 # ---------------------------------------------------------------- a guest on it
 
-INNER_INIT = """#!/bin/sh
-/bin/busybox --install -s /bin
-mkdir -p /proc /sys
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-echo "INNER-USER-SPACE $(uname -r), $(nproc) processors"
+INNER_INIT = """echo "INNER-USER-SPACE $(uname -r), $(nproc) processors"
 if [ -x /load ]; then
 	until port=$(grep -lx load /sys/class/virtio-ports/*/name 2>/dev/null); do sleep 1; done
 	port=${port%/name}
@@ -325,7 +305,7 @@ def guest(name, log, image, slower=1, rounds=0, words=(), qemu=None, probe="", n
         run(["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", work / "load", TOP / "scripts/guest_load.c"],
             f"{log}/load.log", "building the load of the guest failed")
         files = [("load", work / "load")]
-    inner = initramfs(work / "inner-initramfs", INNER_INIT.encode(), files)
+    inner = initramfs(work / "inner-initramfs", INNER_INIT, files)
     extra = [Test("inner", 0, "", inner), Test("image", 0, "", image),
              *(Test(path.name, 0, "", path) for path in (TOP / "scripts").glob("guest_*.py"))]
     if qemu:

@@ -49,7 +49,7 @@ def assemble(base, root):
         kexec = OUT / "bundle/kexec"
         run(["gcc", "-O2", "-Wall", "-static", "-o", kexec, TOP / "scripts/bundle/kexec.c"], log, "building kexec failed")
         inside = [root / "vmlinuz-patched", root / "run.sh", *sorted(root.glob("tests*")), *sorted(root.glob("tests.d/*"))]
-        initramfs(root / "initramfs", (TOP / "scripts/bundle/init").read_bytes(),
+        initramfs(root / "initramfs", read(TOP / "scripts/bundle/init"),
                   [("bin/kexec", kexec), *((f"bundle/{path.relative_to(root)}", path) for path in inside
                                            if path.is_file())])
         write(root / "initrd", gzip.compress((root / "initramfs").read_bytes(), mtime=0))
