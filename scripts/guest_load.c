@@ -44,11 +44,7 @@ static atomic_int stop, splitting;
 static atomic_ulong checked, have, splits, calls;
 static int port;
 
-static void say(const char *text)
-{
-	if (write(port, text, strlen(text)) < 0)
-		perror("load: port");
-}
+#define wrong(...) (dprintf(port, "load: WRONG " __VA_ARGS__), exit(1))
 
 static uint64_t content(int thread, int chunk, int page, uint32_t writes, int word)
 {
@@ -70,18 +66,13 @@ static void fill(int t, int c, int page)
 static void check(int t, int c, int page)
 {
 	struct chunk *chunk = &threads[t].chunks[c];
-	char text[200];
 
 	for (int word = 0; word < WORDS; word++) {
 		uint64_t is = chunk->mem[page * WORDS + word];
 		uint64_t want = content(t, c, page, chunk->writes[page], word);
 
-		if (is != want) {
-			snprintf(text, sizeof(text), "load: WRONG thread %d MiB %d page %d word %d: %#lx, not %#lx\n",
-				 t, c, page, word, is, want);
-			say(text);
-			exit(1);
-		}
+		if (is != want)
+			wrong("thread %d MiB %d page %d word %d: %#lx, not %#lx\n", t, c, page, word, is, want);
 	}
 	checked++;
 }
@@ -97,10 +88,8 @@ static void *work(void *arg)
 
 		if (me->nr < wanted / THREADS) {
 			last->mem = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-			if (last->mem == MAP_FAILED) {
-				perror("load: mmap");
-				exit(1);
-			}
+			if (last->mem == MAP_FAILED)
+				wrong("mmap: %m\n");
 			for (int page = 0; page < PAGES; page++)
 				fill(t, me->nr, page);
 			me->nr++;
@@ -137,22 +126,15 @@ static void *heat(void *arg)
 {
 	static uint64_t counts[HOT];
 	uint64_t *mem = mmap(NULL, HOT * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char text[200];
 
-	if (mem == MAP_FAILED) {
-		perror("load: mmap");
-		exit(1);
-	}
+	if (mem == MAP_FAILED)
+		wrong("mmap: %m\n");
 	for (unsigned int i = 0; !stop; i++) {
 		volatile uint64_t *page = mem + i % HOT * WORDS;
 		uint64_t *count = &counts[i % HOT];
 
-		if (page[0] != *count || page[WORDS - 1] != *count) {
-			snprintf(text, sizeof(text), "load: WRONG hot page %u: %#lx and %#lx, not %#lx\n", i % HOT,
-				 (long)page[0], (long)page[WORDS - 1], (long)*count);
-			say(text);
-			exit(1);
-		}
+		if (page[0] != *count || page[WORDS - 1] != *count)
+			wrong("hot page %u: %#lx and %#lx, not %#lx\n", i % HOT, page[0], page[WORDS - 1], *count);
 		page[0] = ++*count;
 		page[WORDS - 1] = *count;
 		if (i % 20000 == 0)
@@ -168,13 +150,9 @@ static void *heat(void *arg)
 static volatile uint8_t *low;
 static int config;		/* of the host bridge */
 
-static void wrong(const char *what, long place, long is)
+static void wrong_at(const char *what, long place, long is)
 {
-	char text[200];
-
-	snprintf(text, sizeof(text), "load: WRONG %s at %#lx: %#lx\n", what, place, is);
-	say(text);
-	exit(1);
+	wrong("%s at %#lx: %#lx\n", what, place, is);
 }
 
 static uint8_t chipset(int reg, int value)
@@ -182,9 +160,9 @@ static uint8_t chipset(int reg, int value)
 	uint8_t byte = value;
 
 	if (value >= 0 && pwrite(config, &byte, 1, reg) != 1)
-		wrong("write of register", reg, value);
+		wrong_at("write of register", reg, value);
 	if (pread(config, &byte, 1, reg) != 1 || (value >= 0 && byte != value))
-		wrong("register", reg, byte);
+		wrong_at("register", reg, byte);
 	return byte;
 }
 
@@ -208,7 +186,7 @@ static void *execute(void *arg)
 		for (int i = 0; i < 1000; i++) {
 			count(counter);
 			if (*(volatile uint64_t *)counter != ++calls)
-				wrong("count", RAN + 0x1000, *counter);
+				wrong_at("count", RAN + 0x1000, *counter);
 		}
 		usleep(1000);
 	}
@@ -224,10 +202,10 @@ static void split(int reg, int away, int back, long place)
 	*word(place + 0xff8) = ~number;
 	chipset(reg, away);
 	if (*(volatile uint64_t *)word(place) == number)
-		wrong("memory that is gone", place, number);
+		wrong_at("memory that is gone", place, number);
 	chipset(reg, back);
 	if (*(volatile uint64_t *)word(place) != number || *(volatile uint64_t *)word(place + 0xff8) != ~number)
-		wrong("memory that was split off", place, *word(place));
+		wrong_at("memory that was split off", place, *word(place));
 	splits++;
 }
 
@@ -239,13 +217,13 @@ static void *splitter(void *arg)
 
 	config = open("/sys/bus/pci/devices/0000:00:00.0/config", O_RDWR);
 	if (config < 0 || pread(config, &device, 2, 2) != 2)
-		wrong("host bridge", 0, config);
+		wrong_at("host bridge", 0, config);
 	q35 = device != 0x1237;
 	pam = q35 ? 0x90 : 0x59;
 	smram = q35 ? 0x9d : 0x72;
 	low = mmap(NULL, LOW_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, fd, LOW);
 	if (low == MAP_FAILED)
-		wrong("mapping of /dev/mem", LOW, fd);
+		wrong_at("mapping of /dev/mem", LOW, fd);
 
 	chipset(pam, chipset(pam, -1) | 0x30);
 	for (int i = 1; i <= 6; i++)
@@ -270,19 +248,6 @@ static void *splitter(void *arg)
 	}
 	pthread_join(runner, NULL);
 	return NULL;
-}
-
-static long total(void)
-{
-	FILE *file = fopen("/proc/meminfo", "r");
-	long kib = 0;
-
-	if (file) {
-		if (fscanf(file, "MemTotal: %ld", &kib) != 1)
-			kib = 0;
-		fclose(file);
-	}
-	return kib >> 10;
 }
 
 int main(int argc, char **argv)
@@ -327,18 +292,15 @@ int main(int argc, char **argv)
 		}
 		if (!strcmp(request, "stop"))
 			stop = 1;
-		snprintf(line, sizeof(line), "%u %lu MiB of %ld, %lu pages checked, %lu splits\n", number, have, total(),
-			 checked, splits);
-		say(line);
+		dprintf(port, "%u %lu MiB of %ld, %lu pages checked, %lu splits\n", number, have,
+			sysconf(_SC_PHYS_PAGES) >> 8, checked, splits);
 	}
 	for (int t = 0; t < THREADS; t++)
 		pthread_join(threads[t].thread, NULL);
 	pthread_join(hot_thread, NULL);
 	if (split_thread)
 		pthread_join(split_thread, NULL);
-	snprintf(line, sizeof(line), "load: intact, %lu pages checked, %lu splits, %lu calls\n", checked, splits, calls);
-	say(line);
-	puts(line);
+	dprintf(port, "load: intact, %lu pages checked, %lu splits, %lu calls\n", checked, splits, calls);
 	sleep(1);
 	return 0;
 }

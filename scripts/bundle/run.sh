@@ -19,7 +19,7 @@ table() {
 	awk -F "$tab" '
 	function show(x) { return sprintf(x < 0.1 ? "%.3f" : x < 100 ? "%.2f" : "%.0f", x) }
 	function add(key, text) {
-		if (!(key in row)) { row[key] = ++rows; label[rows] = key }
+		if (!(key in row)) { row[key] = ++rows; cell[rows, 0] = key }
 		cell[row[key], files] = text
 	}
 	BEGIN {
@@ -30,7 +30,7 @@ table() {
 			what[words[i]] = "  " words[i + 1]
 	}
 	FNR == 1 { files++ }
-	$1 == "name" { head[files] = $2 }
+	$1 == "name" { cell[0, files] = $2 }
 	$1 == "processor" && $2 != "" && !said[$2]++ { print "processor: " $2 }
 	$1 == "kernel" { add("kernel", $2) }
 	$1 == "test" { add($2, sprintf("%s %.1f s", $3, $4)) }
@@ -38,25 +38,20 @@ table() {
 	$1 == "log" { add("kernel log", $2) }
 	$1 == "figure" && ($2 in what) { add("microseconds to", ""); add(what[$2], show($3)) }
 	END {
-		for (i = 0; i <= files; i++) {
-			width[i] = i ? length(head[i]) : 0
-			for (j = 1; j <= rows; j++) {
-				text = i ? cell[j, i] : label[j]
-				if (length(text) > width[i])
-					width[i] = length(text)
-			}
-		}
-		for (j = -1; j <= rows; j++) {
-			line = ""
+		for (j = 0; j <= rows; j++)
+			for (i = 0; i <= files; i++)
+				if (length(cell[j, i]) > width[i])
+					width[i] = length(cell[j, i])
+		for (j = 0; j <= rows; j++) {
+			line = rule = ""
 			for (i = 0; i <= files; i++) {
-				text = j == -1 ? head[i] : j ? (i ? cell[j, i] : label[j]) : ""
-				pad = sprintf("%-" width[i] "s", text)
-				if (j == 0)
-					gsub(/ /, "-", pad)
+				pad = sprintf("%-" width[i] "s", cell[j, i])
 				line = line (i ? "  " : "") pad
+				gsub(/./, "-", pad)
+				rule = rule (i ? "  " : "") pad
 			}
 			sub(/ +$/, "", line)
-			print line
+			print j ? line : line "\n" rule
 		}
 	}' "$@"
 }
