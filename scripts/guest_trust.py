@@ -19,7 +19,7 @@ import threading
 import time
 from pathlib import Path
 
-from guest_gap import DIR, QEMU, RAM, Machine
+from guest_gap import DIR, QEMU, Machine
 from guest_qemu import Broken, wait_for
 
 SWITCH = 0xaee4     # the low half of KVM_SET_USER_MEMORY_REGIONS

@@ -4,8 +4,8 @@
 usage: make lint [BASE=v5.10]
 
 checkpatch.pl of the base over every mail of the series (exceptions, each with its reason, are in
-patches/BASE/checkpatch), shellcheck over shell scripts, codespell over all texts, and this repository's own rules: no
-Signed-off-by in patches/, no trailing white space, Python that compiles, no file in patches/BASE/own that is longer
+patches/BASE/checkpatch), shellcheck and pyflakes over scripts, codespell over all texts, and this repository's own rules: no
+Signed-off-by in patches/, no trailing white space, no file in patches/BASE/own that is longer
 than 150 lines or that no step brings.
 """
 
@@ -69,10 +69,12 @@ def tracked():
     return sorted(path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:8000])
 
 
-def shellcheck(paths):
-    scripts = [path for path in paths if re.match(rb"#!.*\b(sh|bash)\b", path.read_bytes()[:80])]
-    done = subprocess.run(["shellcheck", *scripts], cwd=TOP, capture_output=True, text=True, check=False)
-    return done.stdout.splitlines() if done.returncode else []
+def scripts(paths):
+    """What shellcheck and pyflakes say."""
+    sh = [path for path in paths if re.match(rb"#!.*\b(sh|bash)\b", path.read_bytes()[:80])]
+    python = [path.relative_to(TOP) for path in paths if path.suffix == ".py"]
+    return [line for command in (["shellcheck", *sh], ["pyflakes3", *python]) for line in subprocess.run(
+        command, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout.splitlines()]
 
 
 def codespell(paths):
@@ -87,17 +89,6 @@ def codespell(paths):
         done = subprocess.run(["codespell", "--check-hidden", "--ignore-words", TOP / "scripts/codespell.words", "."],
                               cwd=temp, capture_output=True, text=True, check=False)
     return [line.removeprefix("./") for line in done.stdout.splitlines()]
-
-
-def python(paths):
-    found = []
-    for path in paths:
-        if path.suffix == ".py":
-            try:
-                compile(path.read_bytes(), pretty(path), "exec")
-            except SyntaxError as error:
-                found.append(f"{pretty(path)}:{error.lineno}: {error.msg}")
-    return found
 
 
 def own_rules(paths):
@@ -135,7 +126,7 @@ def lint(base):
     with stage("lint") as st, ThreadPoolExecutor(int(NPROC)) as pool:
         paths = tracked()
         jobs = [pool.submit(checkpatch, base, mail, allowed, used) for mail in mails]
-        jobs += [pool.submit(check, paths) for check in (shellcheck, codespell, python, own_rules)]
+        jobs += [pool.submit(check, paths) for check in (scripts, codespell, own_rules)]
         found = [line for job in jobs for line in job.result()] + own_files(base)
         found += [f"{pretty(base.patches / 'checkpatch')}: {kind} | {pattern.pattern} is not needed any more"
                   for kind, pattern in allowed if (kind, pattern) not in used]
