@@ -204,7 +204,6 @@ def export(base):
             count = len(list(new.rglob("*.patch")))
             remove(mails)
             new.rename(mails)
-            new.mkdir()
         st.note = f" ({count} files)"
     return mails
 

@@ -115,50 +115,38 @@ def took(seconds):
 class stage:
     """with stage("building"): print "[2/6] building … 1m58s", and .note. Silent inside another stage."""
 
-    total = 0
-    count = 0
-    depth = 0
+    total = count = depth = 0
 
     def __init__(self, text):
-        self.text, self.note, self.start = text, "", time.monotonic()
+        self.text, self.note, self.start, self.done = text, "", time.monotonic(), threading.Event()
 
     @classmethod
     def plan(cls, total):
         cls.count, cls.total = 0, total
 
-    def _line(self, end):
-        print(f"\r{self.head} … {took(time.monotonic() - self.start)}{self.note}\033[K", end=end,
-              file=sys.stderr, flush=True)
-
     def _tick(self):
-        while not self.done.wait(1):
-            self._line("")
+        while sys.stderr.isatty():
+            over = self.done.wait(1)
+            print(f"\r{self.head} … {took(time.monotonic() - self.start)}{self.note}\033[K", end="", file=sys.stderr, flush=True)
+            if over:
+                return
 
     def __enter__(self):
         stage.depth += 1
-        if stage.depth > 1:
-            return self
-        stage.count += 1
-        self.head = f"[{stage.count}/{max(stage.total, stage.count)}] {self.text}"
-        print(f"{self.head} … ", end="", file=sys.stderr, flush=True)
-        self.done = threading.Event()
-        if sys.stderr.isatty():
+        if stage.depth == 1:
+            stage.count += 1
+            self.head = f"[{stage.count}/{max(stage.total, stage.count)}] {self.text}"
+            print(f"{self.head} … ", end="", file=sys.stderr, flush=True)
             self.ticker = threading.Thread(target=self._tick, daemon=True)
             self.ticker.start()
         return self
 
     def __exit__(self, kind, value, traceback):
         stage.depth -= 1
-        if stage.depth:
-            return
-        self.done.set()
-        if sys.stderr.isatty():
+        if not stage.depth:
+            self.done.set()
             self.ticker.join()
-            self._line("" if kind else "\n")
-        elif not kind:
-            note(took(time.monotonic() - self.start) + self.note)
-        if kind:
-            note(" failed")
+            note(" failed" if kind else "" if sys.stderr.isatty() else took(time.monotonic() - self.start) + self.note)
 
 
 def run(cmd, log, what, cwd=None, env=None, append=False, **kwargs):
@@ -196,11 +184,6 @@ def install(*groups):
         raise Failure("packages are missing")
 
 
-def tail(path, lines=15):
-    text = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join("    " + line for line in text[-lines:])
-
-
 def main(doc, function, commands=()):
     """Run a program: --help; the first word is one of COMMANDS; errors are printed as one line, after the end of their log."""
     if any(arg in ("-h", "--help") for arg in sys.argv[1:]):
@@ -213,7 +196,7 @@ def main(doc, function, commands=()):
     except Failure as failure:
         where = ""
         if failure.log:
-            note(tail(failure.log))
+            note("\n".join("    " + line for line in read(failure.log).splitlines()[-15:]))
             where = f" (all of it: {pretty(failure.log)})"
         note(f"error: {failure}{where}")
     except KeyboardInterrupt:
@@ -259,19 +242,15 @@ def remove(path):
         shutil.rmtree(path)
 
 
-class stage_dir:
+@contextlib.contextmanager
+def stage_dir(path):
     """A temporary directory at PATH."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        remove(self.path)
-        self.path.mkdir(parents=True)
-        return self.path
-
-    def __exit__(self, *_):
-        remove(self.path)
+    remove(path)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        remove(path)
 
 
 def digest(*parts):
@@ -302,15 +281,8 @@ def git(repo, *args, stdin=None, env=None, ok=(0,), own=True):
 
 def identity():
     """(name, mail, whether they are real) of the person who builds and exports the series."""
-    def ask(key, variable):
-        if os.environ.get(variable):
-            return os.environ[variable]
-        done = subprocess.run(["git", "-C", str(TOP), "config", key], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-    name, mail = ask("user.name", "GIT_AUTHOR_NAME"), ask("user.email", "GIT_AUTHOR_EMAIL")
-    if name and mail:
-        return name, mail, True
-    return "Nobody Yet", "nobody@example.invalid", False
+    found = re.match(r"(.+) <(.+)> ", git(TOP, "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT", own=False, ok=(0, 128)))
+    return (found[1], found[2], True) if found else ("Nobody Yet", "nobody@example.invalid", False)
 
 
 @functools.cache
