@@ -210,8 +210,9 @@ class Parsed(Compiled):
         if any(re.search(r"^(virt|arch)/(.*/)?(Makefile|Kbuild|Kconfig)[^/]*$", path) for path in touched):
             # kbuild has to say how the files that are new are compiled.
             own = f"{self.own()[0]}/kvm"
-            objects = [f"{own}/../../../{path[:-2]}.o" if path.startswith("virt/") else f"{path[:-2]}.o" for path in touched
-                       if path.endswith(".c") and path.startswith(("virt/kvm/", own)) and self.has(path)]
+            objects = [f"{own}/../../../{path[:-2]}.o" if path.startswith("virt/") else f"{path[:-2]}.o"
+                       for path in git(self.base.tree, "ls-tree", "--name-only", self.commit, *touched).split()
+                       if path.endswith(".c") and path.startswith(("virt/kvm/", own))]
             part = copy.copy(self)
             part.arch = copy.copy(self.arch)
             part.arch.target = f"KBUILD_MODULES=1 {' '.join(objects) or 'prepare'}"
@@ -231,10 +232,6 @@ class Parsed(Compiled):
         write(seen, self.commit)
         return {"verdict": "WARN" if new else "ok", "detail": "; ".join(new),
                 "compiled": sorted({*self.compiled(), *(file for _, file in commands if file)})}
-
-    def has(self, path):
-        """Whether the step has a file PATH."""
-        return bool(git(self.base.tree, "ls-tree", "--name-only", self.commit, path))
 
 
 class Link(Compiled):

@@ -64,8 +64,7 @@ class Variant:
     def __init__(self, base, commits, step, config, arch):
         self.base, self.step, self.config, self.arch = base, step, config, arch
         self.commit = commits[step]
-        self.name = {0: "base", len(commits) - 1: "series"}.get(step, f"step-{step}") if step or len(commits) > 1 \
-            else "base"
+        self.name = {len(commits) - 1: "series", 0: "base"}.get(step, f"step-{step}")
         extra = [x for x in (config, arch.name if arch.name != "x86_64" else "") if x]
         self.suffix = "".join("-" + x for x in extra)
         self.dir = base.out / "build" / (self.name + self.suffix)
@@ -153,12 +152,8 @@ def compiler(arch):
 
 def check_config(variant, fragments):
     """All options of FRAGMENTS must have taken effect."""
-    got = read(variant.dir / ".config")
-    missed = []
-    for option, value in dict(re.findall(r"^(CONFIG_\w+)=(\S+)$", fragments, re.M)).items():
-        want = f"# {option} is not set" if value == "n" else f"{option}={value}"
-        if want not in got.splitlines() and not (value == "n" and f"\n{option}=" not in got):
-            missed.append(f"{option}={value}")
+    options, got = (dict(re.findall(r"^(CONFIG_\w+)=(\S+)$", text, re.M)) for text in (fragments, read(variant.dir / ".config")))
+    missed = [f"{option}={value}" for option, value in options.items() if got.get(option, "n") != value]
     if missed:
         raise Failure(f"Linux {variant.base.name} does not take {', '.join(missed)}: fix the fragments in configs/")
 
@@ -213,13 +208,7 @@ def new_warnings(variant, other):
     def place(line):
         return re.sub(r"\+0x[0-9a-f]+|(?<=:)\d+:", "", line)
     left = Counter(map(place, other))
-    new = []
-    for line in variant:
-        if left[place(line)]:
-            left[place(line)] -= 1
-        else:
-            new.append(line)
-    return new
+    return [line for line in variant if left.subtract([place(line)]) or left[place(line)] < 0]
 
 
 def seed(variant):

@@ -100,7 +100,7 @@ error: action=ignore
 info: action=ignore
 debug: action=ignore
 """)
-        return launch([bochs_program(), "-q", "-f", log / "bochsrc"], log)
+        return launch([BOCHS, "-q", "-f", log / "bochsrc"], log)
 
     def clock(self, process):
         """CPU time: Bochs never sleeps, and CPU time does not depend on the load of the host."""
@@ -194,15 +194,11 @@ def launch(command, log):
 
 # ---------------------------------------------------------------- Bochs
 
-PATCHES = TOP / "patches/bochs-3.0"
+PATCHES, BOCHS = TOP / "patches/bochs-3.0", OUT / "bochs/build/bochs"
 CONFIGURE = """--enable-vmx=2 --enable-svm --enable-x86-64 --enable-cpu-level=6 --enable-smp --with-nogui
     --enable-repeat-speedups --enable-fast-function-calls --enable-handlers-chaining --enable-avx --enable-evex
     --enable-memtype --enable-protection-keys --enable-cet --enable-perfmon --disable-docbook --disable-show-ips
     CXXFLAGS=-O2""".split()
-
-
-def bochs_program():
-    return OUT / "bochs/build/bochs"
 
 
 def bochs_stamp():
@@ -211,18 +207,13 @@ def bochs_stamp():
 
 def build_bochs():
     """Build Bochs if needed: one stage."""
-    program, stamp = bochs_program(), bochs_stamp()
-    done = program.with_name("stamp")
-
-    def built():
-        return done.exists() and done.read_text() == stamp and program.exists()
-
-    if built():
-        return
-    install("bochs")
-    with stage("building Bochs"), lock(OUT / "bochs/lock"):
-        if built():
+    stamp, done = bochs_stamp(), BOCHS.with_name("stamp")
+    with contextlib.ExitStack() as held:
+        held.enter_context(lock(OUT / "bochs/lock"))
+        if done.exists() and read(done) == stamp and BOCHS.exists():
             return
+        install("bochs")
+        held.enter_context(stage("building Bochs"))
         source = facts(PATCHES / "source")
         tar = OUT / "download" / source["FILE"].rpartition("/")[2]
         log = "bochs/build"
@@ -242,8 +233,8 @@ def build_bochs():
                 run(["git", "-C", src, "apply", patch], log, f"{pretty(patch)} does not apply", append=True)
             run(["./configure", *CONFIGURE], log, "configuring Bochs failed", cwd=src, append=True)
             run(["make", f"-j{NPROC}"], log, "building Bochs failed", cwd=src, append=True)
-            program.parent.mkdir(parents=True, exist_ok=True)
-            (src / "bochs").rename(program)
+            BOCHS.parent.mkdir(exist_ok=True)
+            (src / "bochs").rename(BOCHS)
             write(done, stamp)
 
 

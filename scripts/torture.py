@@ -32,31 +32,19 @@ def stress(ctx, seconds, slower):
     return test
 
 
-def show(result, pattern):
-    """Print the lines of the tests' output that match PATTERN."""
-    note("")
-    for line in read(result.log).splitlines():
-        if re.search(pattern, line):
-            note(f"    {line}")
+def told(title, result, pattern):
+    """What to report of a Boot with one test; prints the lines of the test's output that match PATTERN."""
+    note("".join(f"\n    {line}" for line in read(result.log).splitlines() if re.search(pattern, line)))
+    (_, verdict, seconds), = result.results
+    return [(title, verdict, seconds, pretty(result.log)), clean_log(title, result)]
 
 
-def stress_debug(mode, seconds):
+def debug_test(title, mode, tests, pattern):
+    """The test that TESTS, a function of the Context, gives, on the debug kernel."""
     def item(ctx):
-        result = boot("the debug kernel", f"torture/stress-{mode.name}", ctx.image("", "debug"),
-                      [stress(ctx, seconds, 5)], mode.machines[0], f"{mode.parameter} {PATIENT}", 5)
-        show(result, r"accesses|seed")
-        yield f"stress {mode.title}", result.results[0][1], result.results[0][2], pretty(result.log)
-        yield clean_log(f"stress {mode.title}", result)
+        return told(title, boot("the debug kernel", f"torture/{title.replace(' ', '-')}", ctx.image("", "debug"), tests(ctx),
+                                mode.machines[0], f"{mode.parameter} {PATIENT}", 5), pattern)
     return item
-
-
-def failslab(ctx):
-    mode = MODES["amd", "npt0"]
-    result = boot("the debug kernel", "torture/failslab", ctx.image("", "debug"), ctx.tests([ctx.base["FAILSLAB"]], 5),
-                  mode.machines[0], f"{mode.parameter} {PATIENT}", 5)
-    show(result, r"allocations|leak")
-    yield "each allocation fails", result.results[0][1], result.results[0][2], pretty(result.log)
-    yield clean_log("each allocation fails", result)
 
 
 def ours(base):
@@ -112,9 +100,7 @@ def kcsan(mode, machine, seconds):
 def guests(series, name, rounds):
     def item(ctx):
         result = guest(f"the {name} kernel", f"torture/guest-{name}", ctx.image(series), rounds=rounds)
-        show(result, r"^\[.*(migrated|intact|FAILED)")
-        yield f"guest, {name}", result.results[0][1], result.results[0][2], pretty(result.log)
-        yield clean_log(f"guest, {name}", result)
+        return told(f"guest, {name}", result, r"^\[.*(migrated|intact|FAILED)")
     return item
 
 
@@ -127,9 +113,12 @@ def command(*parts):
            ("threads in user space, TSan", harness("tsan", f"THREAD_SECONDS={2 * second}"))]
           if "tools/testing/memslots/fuzz.c" in new_files(base) else []),
         ("debug kernel builds", lambda ctx: ctx.image("", "debug") and None),
-        *((f"stress on the debug kernel, {mode.title}", stress_debug(mode, 3 * second))
+        *((f"stress on the debug kernel, {mode.title}", debug_test(
+            f"stress {mode.title}", mode, lambda ctx: [stress(ctx, 3 * second, 5)], r"accesses|seed"))
           for mode in modes_of(base).values() if mode.cpu == "amd"),
-        *([("each allocation fails, debug kernel", failslab)] if base["FAILSLAB"] else []),
+        *([("each allocation fails, debug kernel", debug_test(
+            "each allocation fails", MODES["amd", "npt0"], lambda ctx: ctx.tests([base["FAILSLAB"]], 5), r"allocations|leak"))]
+          if base["FAILSLAB"] else []),
         ("KCSAN kernels build", lambda ctx: (ctx.image("0", "kcsan"), ctx.image("", "kcsan")) and None),
         *((f"KCSAN, {name}", kcsan(MODES["amd", name], "qemu-amd", 3 * second)) for name in ("npt", "npt0")),
         ("guest, pristine kernel", guests("0", "pristine", max(1, minutes // 6))),
