@@ -136,10 +136,8 @@ class Boot:
 
 
 def boot(name, log, image, tests, machine="qemu-amd", append="", slower=1, extra=(), more=()):
-    """
-    Boot IMAGE on the machine named MACHINE and run TESTS, with the files EXTRA beside them; logs go to out/log/LOG. MORE
-    are options of QEMU. Returns a Boot.
-    """
+    """Boot IMAGE on the machine named MACHINE and run TESTS, with the files EXTRA beside them; logs go to out/log/LOG. MORE
+    are options of QEMU. Returns a Boot."""
     machine = MACHINES[machine]
     machine.ready()
     log = OUT / "log" / log
@@ -228,11 +226,9 @@ RANK = ("PASS", "SKIP", "FAIL", "TIMEOUT", "HANG", "NOT RUN")
 
 
 def retried(attempt, log, tests, good=lambda _, verdict: verdict == "PASS", tries=3):
-    """
-    The Boot of attempt(tests, log). Tests for which good(name, verdict) is false run again in a fresh boot, at most TRIES
-    boots, each with its own log: the emulated clock goes on when the host stalls the emulator. A test's best verdict
-    counts, and the warnings of all boots; .history has every verdict of each test.
-    """
+    """The Boot of attempt(tests, log). Tests for which good(name, verdict) is false run again in a fresh boot, at most
+    TRIES boots, each with its own log: the emulated clock goes on when the host stalls the emulator. A test's best verdict
+    counts, and the warnings of all boots; .history has every verdict of each test."""
     boots, tried, left = [], {test.name: [] for test in tests}, tests
     while left and len(boots) < tries:
         boots.append(attempt(left, f"{log}-{len(boots) + 1}" if boots else log))
@@ -291,11 +287,9 @@ QUICK = ("qemu-system-x86_64 -accel kvm -cpu EPYC,-xsave -smp 2 -m 512 -nodefaul
 
 
 def guest(name, log, image, slower=1, rounds=0, words=(), qemu=None, probe="", number=0):
-    """
-    Run a guest with -accel kvm on IMAGE: a Boot whose only test is "guest". Without ROUNDS, only boot it to user space,
+    """Run a guest with -accel kvm on IMAGE: a Boot whose only test is "guest". Without ROUNDS, only boot it to user space,
     else run scripts/guest_driver.py with WORDS, whose output is the file "play" of the log. QEMU is a program that becomes
-    /tmp/qemu there. With PROBE (gap, trust), run that scripts/guest_*.py instead, with NUMBER.
-    """
+    /tmp/qemu there. With PROBE (gap, trust), run that scripts/guest_*.py instead, with NUMBER."""
     # Virtual time runs fast while files come over 9p.
     limit = (120 + 300 * rounds + 60 * number) * (slower if probe != "gap" else 20)
     work = OUT / "log" / log

@@ -38,10 +38,8 @@ READ = {"x86_64": ("x86",), "i386": ("x86",), "arm64": ("arm64", "arm")}
 
 
 class Target(Arch):
-    """
-    An architecture's KVM, compiled with DEFCONFIG (files of arch/*/configs; without any, it is only linked). GROUP of
-    scripts/install-deps has the tools, if "cross" has not.
-    """
+    """An architecture's KVM, compiled with DEFCONFIG (files of arch/*/configs; without any, it is only linked). GROUP of
+    scripts/install-deps has the tools, if "cross" has not."""
 
     def __init__(self, name, kernel, cross, defconfig, kvm, group=""):
         # Left to itself, make compiles no module of a directory.
@@ -183,10 +181,8 @@ class Parsed(Compiled):
         self.src = self.base.out / "src"
 
     def commands(self, touched):
-        """
-        For the C files that TOUCHED, a set of paths, affects: (the command as kbuild wrote it down, the file if it is compiled
-        rather than only parsed).
-        """
+        """For the C files that TOUCHED, a set of paths, affects: (the command as kbuild wrote it down, the file if it is
+        compiled rather than only parsed)."""
         for path in (path for name in self.kvm() for path in (self.dir / name).rglob(".*.o.cmd")):
             text = read(path)
             found = re.match(r"(?:saved)?cmd_\S+ := (.+? -c -o \S+ (\S+\.c))(?: ;|$)", text, re.M)

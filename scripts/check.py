@@ -99,10 +99,8 @@ def old_gone(ctx):
 
 
 def maintained(ctx):
-    """
-    MAINTAINERS here is the tree's entry, if it has one; entries changed cover all new files, each new pattern matches; no
-    line of the base is gone.
-    """
+    """MAINTAINERS here is the tree's entry, if it has one; entries changed cover all new files, each new pattern matches;
+    no line of the base is gone."""
     before, after = (ctx.git("show", f"{commit}:MAINTAINERS") for commit in ("base", ctx.commits[-1]))
     entry = read(TOP / "MAINTAINERS")
     if entry.splitlines()[0] in after and f"\n\n{entry}\n" not in after:
@@ -313,10 +311,8 @@ def every_step(name):
 
 
 def debug_tests(modes):
-    """
-    Tests on the debug kernel, in MODES, pairs of a mode and how many boots share its tests. There are more boots than this
-    machine has processors, so those of each take turns.
-    """
+    """Tests on the debug kernel, in MODES, pairs of a mode and how many boots share its tests. There are more boots than
+    this machine has processors, so those of each take turns."""
     def share(ctx, mode, part, tests):
         machine = next(name for name in mode.machines if not MACHINES[name].parallel)
         result = booted(ctx, "the debug kernel", f"debug-{mode.cpu}{part}", ctx.image("", "debug"), tests,

@@ -177,11 +177,9 @@ class Guest(Qemu):
         return found
 
     def migrate(self, postcopy=False, early=False):
-        """
-        To another process; returns that Guest. With POSTCOPY and EARLY, it runs there while pages are missing, for some
+        """To another process; returns that Guest. With POSTCOPY and EARLY, it runs there while pages are missing, for some
         seconds. Without EARLY, it stays paused until all are there: RAM below 256 MiB must be as it was, except the
-        firmware's. One page may differ, always the same: that of kvm-clock, which KVM writes.
-        """
+        firmware's. One page may differ, always the same: that of kvm-clock, which KVM writes."""
         dimms = [dimm["data"] for dimm in self.qmp("query-memory-devices") if dimm["type"] == "dimm"]
         other = Guest(dimms, incoming=True, paused=not early)
         for one in (self, other):

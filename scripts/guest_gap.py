@@ -194,9 +194,8 @@ def cases(text):
 
 
 def rows(text, before=("off",), after="on"):
-    """
-    Of a table, in microseconds: before, after, and after / before of the longest gap (median, worst) and of the time lost.
-    """
+    """Of a table, in microseconds: before, after, and after / before of the longest gap (median, worst) and of the time
+    lost."""
     found = cases(text)
     for *case, way in found:
         if way not in before or (*case, after) not in found:

@@ -88,10 +88,9 @@ def plug(machine):
 
 
 def stalled(atomic, change):
-    """
-    CHANGE the RAM of a guest that came by postcopy, while a vCPU waits for a page and the source does not answer for 10
-    seconds. Returns how long that took: QEMU's main loop must not wait for the page, or the migration cannot be recovered.
-    """
+    """CHANGE the RAM of a guest that came by postcopy, while a vCPU waits for a page and the source does not answer for 10
+    seconds. Returns how long that took: QEMU's main loop must not wait for the page, or the migration cannot be
+    recovered."""
     path, cold = f"unix:{DIR}/stalled", 0x90000
     source, machine = Machine(2, 0, atomic), Machine(2, 0, atomic, path)
     timer = threading.Timer(10, source.process.send_signal, [signal.SIGCONT])

@@ -27,10 +27,8 @@ CONFIGS = ("", "debug", "kcsan", "bundle")
 
 
 class Arch:
-    """
-    How an architecture is built and booted; KERNEL is what the kernel's make calls it. CROSS is the prefix of its tools, or
-    LLVM=-VERSION.
-    """
+    """How an architecture is built and booted; KERNEL is what the kernel's make calls it. CROSS is the prefix of its tools,
+    or LLVM=-VERSION."""
 
     def __init__(self, name, cross, target, image, tools, kernel=None):
         self.name, self.cross, self.target, self.image, self.tools = name, cross, target, image, tools

@@ -239,10 +239,8 @@ def build_bochs():
 
 
 def iso(path, files, entries, log):
-    """
-    Write the ISO image PATH with FILES {name: path}, bootable from CD and USB stick; ENTRIES of its menu are (title,
-    kernel, parameters), all with the same "initrd".
-    """
+    """Write the ISO image PATH with FILES {name: path}, bootable from CD and USB stick; ENTRIES of its menu are (title,
+    kernel, parameters), all with the same "initrd"."""
     menu = "".join(f"menuentry '{title}' {{\n linux /{kernel} {parameters}\n initrd /initrd\n}}\n"
                    for title, kernel, parameters in entries)
     with stage_dir(path.with_name(f"{path.name}.d")) as root:

@@ -62,10 +62,8 @@ def run_qtests(base):
 
 
 def build(base, each=None):
-    """
-    Build the step that SERIES names, all of them without: three stages; returns the path of the program. EACH is a step to
-    be built on the way to the last one, in its directory.
-    """
+    """Build the step that SERIES names, all of them without: three stages; returns the path of the program. EACH is a step
+    to be built on the way to the last one, in its directory."""
     commits = materialise(base)
     step = each or wanted_step(commits)
     install("qemu")

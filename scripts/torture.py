@@ -69,10 +69,8 @@ def races(result, variant):
 
 
 def kcsan(mode, machine, seconds):
-    """
-    The CPUs take turns: while KCSAN delays one to watch for a race, another one runs. That finds more than parallel CPUs,
-    most of whose reports are about spinning locks.
-    """
+    """The CPUs take turns: while KCSAN delays one to watch for a race, another one runs. That finds more than parallel
+    CPUs, most of whose reports are about spinning locks."""
     def item(ctx):
         found = {}
         for series, name in (("0", "pristine"), ("", "patched")):
