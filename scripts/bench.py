@@ -520,11 +520,11 @@ def latency():
     kernel = pick(base, commits, arch=arch)
     MACHINES[f"bochs-{mode.cpu}-4"].ready()
     image = build(kernel)
-    tests = tests_of(base, *selftests(base, commits, arch), ["memory_regions_latency_test"], slower=5)
-    tests[0].command = tests[0].command.split()[0]      # all of its changes
+    test, = tests_of(base, *selftests(base, commits, arch), ["memory_regions_latency_test"], slower=5)
+    test = test._replace(command=test.command.split()[0])      # all of its changes
     name = f"latency-{base.name}-{kernel.name}-{mode.cpu}-{mode.name}"
     with stage(f"measuring {kernel.title}, {mode.title}"):
-        result = boot(kernel.title, f"bench/{name}", image, tests, f"bochs-{mode.cpu}-4", mode.parameter, slower=5)
+        result = boot(kernel.title, f"bench/{name}", image, [test], f"bochs-{mode.cpu}-4", mode.parameter, slower=5)
     said = read(result.log)
     print(table(guest_gap.HEAD, list(guest_gap.rows(said, ("stopped", "one-by-one"), "at-once"))))
     print("Microseconds. The gap is a median, and the worst of all; lost, a median.")

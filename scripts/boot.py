@@ -32,6 +32,7 @@ import re
 import shlex
 import signal
 import time
+from collections import namedtuple
 from pathlib import Path
 
 import guest_gap
@@ -86,11 +87,8 @@ def busybox(arch):
     raise Failure("there is no busybox: install busybox-static")
 
 
-class Test:
-    """A program to run in the kernel under test: name, time limit in seconds, command in the initramfs."""
-
-    def __init__(self, name, limit, command, source):
-        self.name, self.limit, self.command, self.source = name, limit, command, source
+# A program to run in the kernel under test: name, time limit in seconds, command in the initramfs, where it is.
+Test = namedtuple("Test", "name limit command source")
 
 
 def settings(base):

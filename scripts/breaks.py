@@ -49,8 +49,7 @@ def noticed(base, commits, programs, patch):
     config, mode = field(patch, "Config"), MODES[tuple(field(patch, "Mode", "amd npt").split())]
     slower = 5 if config else 1
     name = field(patch, "Test").split()[0]
-    test, = tests_of(base, *programs, [name], slower, mode.cpu)
-    test.command = f"/tests.d/{field(patch, 'Test')}"
+    test = tests_of(base, *programs, [name], slower, mode.cpu)[0]._replace(command=f"/tests.d/{field(patch, 'Test')}")
     image = build(BrokenKernel(base, commits, config, patch))
     with stage(f"{name}, {mode.title}"):
         result = boot(patch.stem, f"{base.name}/breaks/{patch.stem}", image, [test], mode.machine(), mode.parameter, slower)

@@ -75,16 +75,11 @@ def round_trip(ctx):
 def mails_apply(ctx):
     """make am on the pristine base gives exactly the tree."""
     with stage_dir(ctx.base.out / "am") as somebody:
-        git(somebody, "init", "-q")
-        write(somebody / ".git/objects/info/alternates", f"{ctx.base.tree}/.git/objects\n")
-        base = ctx.commits[0]
-        git(somebody, "update-ref", "refs/heads/mine", base)
-        git(somebody, "symbolic-ref", "HEAD", "refs/heads/mine")
+        git(somebody, "clone", "-q", "-s", "-n", ctx.base.tree, ".")
         # Check out only the files in question: the others would take a minute.
-        git(somebody, "config", "core.sparseCheckout", "true")
         touched = ctx.git("diff", "--name-only", "--no-renames", "base", ctx.commits[-1]).splitlines()
-        write(somebody / ".git/info/sparse-checkout", "".join(f"/{path}\n" for path in ["Makefile", "VERSION", *touched]))
-        git(somebody, "read-tree", "-m", "-u", base)
+        git(somebody, "sparse-checkout", "set", "--no-cone", *(f"/{path}" for path in ["Makefile", "VERSION", *touched]))
+        git(somebody, "checkout", "-q", "-b", "mine", ctx.commits[0])
         apply_mails(ctx.base, somebody, quiet=True)
         git(somebody, "diff", "--exit-code", ctx.commits[-1], "HEAD")
 

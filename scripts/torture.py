@@ -27,9 +27,7 @@ PATIENT = "rcupdate.rcu_cpu_stall_timeout=200"
 
 def stress(ctx, seconds, slower):
     test, = ctx.tests([ctx.base["STRESS"]], slower)
-    test.command += f" -t {seconds}"
-    test.limit += seconds * 2
-    return test
+    return test._replace(command=f"{test.command} -t {seconds}", limit=test.limit + seconds * 2)
 
 
 def told(title, result, pattern):
