@@ -271,8 +271,7 @@ def selftests(base, commits, arch):
              f"INSTALL_HDR_PATH={where}/usr", f"KHDR_INCLUDES=-isystem {where}/usr/include",
              "LDFLAGS=-static -pthread -no-pie", f"LDLIBS={base['LDLIBS_' + arch.name]}"], log, "building the selftests failed", append=True,
             env={"ARCH": arch.name})
-        for name in names:
-            subprocess.run([f"{arch.cross}strip", where / name], check=True)
+        subprocess.run([f"{arch.cross}strip", *(where / name for name in names)], check=True)
         write(done, stamp)
     return where, names
 

@@ -86,7 +86,7 @@ def codespell(paths):
                 message, mark, diff = text.partition("\ndiff --git ")
                 text = message + mark + re.sub(r"^[^+\n].*$", "", diff, flags=re.M)
             write(Path(temp) / path.relative_to(TOP), text)
-        done = subprocess.run(["codespell", "--check-hidden", "--ignore-words", TOP / "scripts/codespell.words", "."],
+        done = subprocess.run(["codespell", "--check-hidden", "--ignore-words-list", "hsi,nd", "."],
                               cwd=temp, capture_output=True, text=True, check=False)
     return [line.removeprefix("./") for line in done.stdout.splitlines()]
 

@@ -165,10 +165,7 @@ def refresh(base, check=False):
                     path.chmod(int(modes[path][3:], 8))
             for path in gone:
                 path.unlink()
-                with_parents = path.parent
-                while with_parents != TOP and not any(with_parents.iterdir()):
-                    with_parents.rmdir()
-                    with_parents = with_parents.parent
+                subprocess.run(["rmdir", "-p", "--ignore-fail-on-non-empty", path.parent], check=True)
             # patches/ are now these commits.
             head = git(base.tree, "rev-parse", "HEAD").strip()
             state.set(commit=head, stamp="")
@@ -293,17 +290,13 @@ def command(what, *options):
             print(pretty(path))
         if "--check" in options:
             return 1 if changed else 0
-        if changed:
-            note(f"{len(changed)} files rewritten")
-        else:
-            note("nothing to change")
+        note(f"{len(changed)} files rewritten" if changed else "nothing to change")
     elif what == "series":
         stage.plan(3)
         print(export(base))
     else:
         stage.plan(4)
         apply_mails(base, VARS[base.project.upper()])
-    return 0
 
 
 if __name__ == "__main__":

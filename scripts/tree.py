@@ -19,9 +19,6 @@ from source import unpack, version_of
 from workshop import (OUT, QUIET_GIT, VARS, Base, Failure, bases, digest, git, identity, lock, main, person, pretty,
                       read, remove, stage, stage_dir, write)
 
-GIB = 1 << 30
-
-
 # ---------------------------------------------------------------- the base
 
 def import_base(base):
@@ -40,7 +37,7 @@ def import_base(base):
         if state.get("source"):
             state.refuse_edits()
         base.out.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(base.out).free < 4 * GIB:
+        if shutil.disk_usage(base.out).free < 4 << 30:
             raise Failure(f"less than 4 GiB free under {pretty(base.out)}: free some space and repeat")
         with stage_dir(base.tree.with_suffix(".new")) as new:
             origin = unpack(base, source, new)

@@ -20,17 +20,15 @@ TOP = Path(__file__).resolve().parent.parent
 OUT = TOP / "out"
 NPROC = str(len(os.sched_getaffinity(0)))
 
-# Variables of our make must not reach the kernel's make.
-for _name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS"):
+# Variables of our make must not reach the kernel's make, nor those that name a git tree our git.
+for _name in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "GNUMAKEFLAGS",
+              *(name for name in os.environ if re.match("GIT_(DIR|WORK|INDEX|OBJECT|PREFIX)", name))):
     os.environ.pop(_name, None)
 VARS = {name: os.environ.pop(name, "") for name in
         ("BASE", "SERIES", "CONFIG", "ARCH", "TESTS", "APPEND", "CPU", "MODE", "EMULATOR", "FORCE", "LINUX", "LINUX_SRC",
          "QEMU", "QEMU_SRC", "ATOMIC", "MACHINE", "STEPS", "ARCHS", "LINK", "QUICK", "ROUNDS", "MINUTES", "PEERS", "SLOTS",
          "LIMIT", "GAP", "TRUST")}
 os.environ.update(LC_ALL="C.UTF-8", GIT_TERMINAL_PROMPT="0")
-for _name in [n for n in os.environ if n.startswith("GIT_") and n.split("_")[1] in
-              ("DIR", "WORK", "INDEX", "OBJECT", "PREFIX")]:
-    os.environ.pop(_name)
 
 
 class Failure(Exception):
