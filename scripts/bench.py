@@ -24,7 +24,6 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -144,23 +143,13 @@ def jobs_of(images, program, counts, repeats, options=""):
 
 def run_jobs(jobs, what):
     """Run all JOBS, as many at a time as there are processors; one stage. Failures other than cuts are fatal."""
-    left, guard = sum(not job.known() for job in jobs), threading.Lock()
-    with lock(OUT / "bench.lock"), stage(f"{what}: {len(jobs)} boots") as st:
-        st.note = f" ({len(jobs) - left} kept)" if left < len(jobs) else ""
-        done = 0
-
-        def one(job):
-            nonlocal done
-            fresh = not job.known()
-            job.run()
-            with guard:
-                done += fresh
-                if fresh:
-                    note(f"    {done}/{left} {job.kernel}, {job.options}: {took(job.seconds)}"
-                         + (f": {job.wrong}" if job.wrong else ""))
-            return job
-        with ThreadPoolExecutor(int(NPROC)) as pool:
-            jobs = list(pool.map(one, jobs))
+    todo, done = [job for job in jobs if not job.known()], 0
+    with lock(OUT / "bench.lock"), stage(f"{what}: {len(jobs)} boots") as st, ThreadPoolExecutor(int(NPROC)) as pool:
+        st.note = f" ({len(jobs) - len(todo)} kept)" if len(todo) < len(jobs) else ""
+        for job in pool.map(Job.run, jobs):
+            if job in todo:
+                done += 1
+                note(f"    {done}/{len(todo)} {job.kernel}, {job.options}: {took(job.seconds)}{': ' * bool(job.wrong)}{job.wrong}")
     for job in jobs:
         if job.wrong and not job.wrong.startswith("cut"):
             job.kept.unlink()

@@ -50,13 +50,9 @@ def checkpatch(base, mail, allowed, used):
     left = []
     for block in re.split(r"\n\n+", read(kept)):
         head = re.match(r"(ERROR|WARNING|CHECK):(\w*):? ", block)
-        if not head:
-            continue
-        for entry in allowed:
-            if entry[0] == head.group(2) and entry[1].search(block):
-                used.add(entry)
-                break
-        else:
+        covers = [entry for entry in allowed if head and entry[0] == head[2] and entry[1].search(block)]
+        used.update(covers[:1])
+        if head and not covers:
             left.append(f"{mail.name}: {block}")
     return left
 
