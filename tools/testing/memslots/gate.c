@@ -110,17 +110,6 @@ static void test_one(struct vm *vm)
 	kvm_vcpu_gate_leave(vcpu);
 }
 
-static void test_held(struct vm *vm)
-{
-	gate_setup(1);
-	hold();
-	start(0, enter);
-	check_waits(0);
-	release();
-	pthread_join(g.threads[0], NULL);
-	check(!g.result && g.inside == 1);
-}
-
 /* A signal gets a vCPU out, and it is not taken for one inside. */
 static void test_signal(struct vm *vm)
 {
@@ -345,7 +334,6 @@ static void test_race(struct vm *vm)
 
 const struct directed_test directed_gate[] = {
 	{ "gate: in and out", test_one },
-	{ "gate: held", test_held },
 	{ "gate: a signal", test_signal },
 	{ "gate: something to finish", test_finish },
 	{ "gate: something to finish, others inside", test_finish_early },

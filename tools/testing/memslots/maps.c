@@ -193,14 +193,9 @@ static void take_log(struct map *map)
 /*
  * The architecture, and others that are called.
  */
-static void *alloc(size_t size)
-{
-	return shim_alloc(1, size, GFP_KERNEL_ACCOUNT, SHIM_KMALLOC);
-}
-
 static gfn_t *base_of(gfn_t gfn)
 {
-	gfn_t *base = alloc(sizeof(*base));
+	gfn_t *base = kzalloc(sizeof(*base), GFP_KERNEL_ACCOUNT);
 
 	if (base)
 		*base = gfn;
@@ -352,7 +347,7 @@ static struct kvm_memory_slot **bound_to(const struct kvm_memory_slot *slot)
 int kvm_gmem_commit_memory_region(struct kvm *kvm, struct kvm_memory_slot *slot)
 {
 	struct kvm_memory_slot **bound = bound_to(slot);
-	void *node = alloc(1);
+	void *node = kzalloc(1, GFP_KERNEL_ACCOUNT);
 	unsigned long i;
 	int r = 0;
 
@@ -654,11 +649,6 @@ static void set(struct map *next, bool no_memory)
 	t.fail_bind = below(4);
 	while ((r = set_once(next)) == -EBUSY || r == -EINTR)
 		check_all();
-	t.fail_prepare = 0;
-	t.fail_hold = 0;
-	t.fail_refresh = 0;
-	t.fail_get = 0;
-	t.fail_bind = 0;
 done:
 	check(r == wanted);
 	if (r) {
@@ -817,9 +807,10 @@ static void shuffle(struct map *map)
 /* One of KVM's own, which no list has. */
 static void add_private(void)
 {
-	struct kvm_memory_slot *slot = alloc(sizeof(*slot));
+	struct kvm_memory_slot *slot;
 	int set;
 
+	slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
 	slot->base_gfn = PRIVATE_GFN;
 	slot->npages = 1;
 	slot->userspace_addr = PRIVATE_HVA;

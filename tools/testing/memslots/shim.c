@@ -167,14 +167,6 @@ size_t shim_size(const void *p)
 	return object->size;
 }
 
-unsigned long copy_from_user(void *to, const void *from, unsigned long n)
-{
-	if ((uintptr_t)from < PAGE_SIZE)
-		return n;
-	memcpy(to, from, n);
-	return 0;
-}
-
 /* What there is beyond @size must be 0. */
 int copy_struct_from_user(void *to, size_t size, const void *from,
 			  size_t user_size)
@@ -188,73 +180,11 @@ int copy_struct_from_user(void *to, size_t size, const void *from,
 	return 0;
 }
 
-void *memchr_inv(const void *p, int c, size_t bytes)
+bool memchr_inv(const void *p, int c, size_t bytes)
 {
-	const unsigned char *byte = p;
+	const char *s = p;
 
-	for (; bytes; bytes--, byte++) {
-		if (*byte != c)
-			return (void *)byte;
-	}
-	return NULL;
-}
-
-bool test_bit(unsigned long nr, const unsigned long *map)
-{
-	return map[nr / BITS_PER_LONG] >> nr % BITS_PER_LONG & 1;
-}
-
-void __set_bit(unsigned long nr, unsigned long *map)
-{
-	map[nr / BITS_PER_LONG] |= BIT(nr % BITS_PER_LONG);
-}
-
-void __clear_bit(unsigned long nr, unsigned long *map)
-{
-	map[nr / BITS_PER_LONG] &= ~BIT(nr % BITS_PER_LONG);
-}
-
-bool __test_and_set_bit(unsigned long nr, unsigned long *map)
-{
-	bool was_set = test_bit(nr, map);
-
-	__set_bit(nr, map);
-	return was_set;
-}
-
-void bitmap_set(unsigned long *map, unsigned int start, unsigned int nr)
-{
-	while (nr--)
-		__set_bit(start++, map);
-}
-
-void bitmap_copy(unsigned long *to, const unsigned long *from, unsigned int nr)
-{
-	memcpy(to, from, BITS_TO_LONGS(nr) * sizeof(*to));
-}
-
-bool test_bit_le(int nr, const void *map)
-{
-	return test_bit(nr ^ shim_endian, map);
-}
-
-void set_bit_le(int nr, void *map)
-{
-	unsigned long *word = map;
-
-	nr ^= shim_endian;
-	__atomic_fetch_or(&word[nr / BITS_PER_LONG], BIT(nr % BITS_PER_LONG),
-			  __ATOMIC_RELAXED);
-}
-
-void __set_bit_le(int nr, void *map)
-{
-	__set_bit(nr ^ shim_endian, map);
-}
-
-void __clear_bit_le(int nr, void *map)
-{
-	__clear_bit(nr ^ shim_endian, map);
+	return bytes && (*s != c || memcmp(s, s + 1, bytes - 1));
 }
 
 ktime_t ktime_get(void)

@@ -301,11 +301,11 @@ static inline size_t array_size(size_t n, size_t size)
 
 /* Memory of user space; there is none in the first page. */
 #define u64_to_user_ptr(x)	((void *)(uintptr_t)(x))
-unsigned long __must_check copy_from_user(void *to, const void *from,
-					  unsigned long n);
 int __must_check copy_struct_from_user(void *to, size_t size, const void *from,
 				       size_t user_size);
-void *memchr_inv(const void *p, int c, size_t bytes);
+#define copy_from_user(to, from, n)					\
+	((n) != 0 && copy_struct_from_user(to, n, from, n))
+bool memchr_inv(const void *p, int c, size_t bytes);
 
 /* Bitmaps. */
 #define BITS_TO_LONGS(nr)	(((nr) + BITS_PER_LONG - 1) / BITS_PER_LONG)
@@ -318,23 +318,45 @@ void *memchr_inv(const void *p, int c, size_t bytes);
 extern unsigned int shim_endian;
 
 #define BITOP_LE_SWIZZLE	shim_endian
-#define swab(x)			shim_swab(x)
+#define swab(x)								\
+	(BITS_PER_LONG == 64 ? __builtin_bswap64(x) : __builtin_bswap32(x))
 
-static inline unsigned long shim_swab(unsigned long x)
+static inline bool test_bit(unsigned long nr, const unsigned long *map)
 {
-	return BITS_PER_LONG == 64 ? __builtin_bswap64(x) : __builtin_bswap32(x);
+	return map[nr / BITS_PER_LONG] >> nr % BITS_PER_LONG & 1;
 }
 
-void bitmap_set(unsigned long *map, unsigned int start, unsigned int nr);
-void bitmap_copy(unsigned long *to, const unsigned long *from, unsigned int nr);
-bool test_bit(unsigned long nr, const unsigned long *map);
-void __set_bit(unsigned long nr, unsigned long *map);
-void __clear_bit(unsigned long nr, unsigned long *map);
-bool __test_and_set_bit(unsigned long nr, unsigned long *map);
-bool test_bit_le(int nr, const void *map);
-void set_bit_le(int nr, void *map);
-void __set_bit_le(int nr, void *map);
-void __clear_bit_le(int nr, void *map);
+static inline void __set_bit(unsigned long nr, unsigned long *map)
+{
+	map[nr / BITS_PER_LONG] |= BIT(nr % BITS_PER_LONG);
+}
+
+static inline void __clear_bit(unsigned long nr, unsigned long *map)
+{
+	map[nr / BITS_PER_LONG] &= ~BIT(nr % BITS_PER_LONG);
+}
+
+static inline void set_bit_le(unsigned long nr, unsigned long *map)
+{
+	nr ^= shim_endian;
+	__atomic_fetch_or(&map[nr / BITS_PER_LONG], BIT(nr % BITS_PER_LONG),
+			  __ATOMIC_RELAXED);
+}
+
+#define __test_and_set_bit(nr, map)					\
+	(test_bit(nr, map) || (__set_bit(nr, map), false))
+#define test_bit_le(nr, map)	test_bit((nr) ^ shim_endian, map)
+#define __set_bit_le(nr, map)	__set_bit((nr) ^ shim_endian, map)
+#define __clear_bit_le(nr, map)	__clear_bit((nr) ^ shim_endian, map)
+#define bitmap_copy(to, from, nr)					\
+	memcpy(to, from, BITS_TO_LONGS(nr) * sizeof(long))
+
+static inline void bitmap_set(unsigned long *map, unsigned int start,
+			      unsigned int nr)
+{
+	while (nr--)
+		__set_bit(start++, map);
+}
 
 /* A clock that goes on when one looks at it. */
 typedef s64 ktime_t;
