@@ -33,7 +33,7 @@ help:
 #: make bundle                       kernels, tests and benchmarks for people with real processors, one archive
 #: make series                       the series as mails for git am
 #: make am LINUX=DIR                 apply them to your kernel tree
-#: make lint                         checkpatch, shellcheck, codespell
+#: make lint                         checkpatch, shellcheck, pyflakes, codespell
 #: make clean, make distclean        remove what was built; remove downloads and the tree too
 #:
 #: BASE=v5.10 selects the kernel to work on, LINUX_SRC=DIR|TARBALL gives its source instead of a download,

@@ -67,7 +67,8 @@ def initramfs(path, init, files=(), tests="", arch="x86_64"):
             write(root / name, data)
             (root / name).chmod(0o755)
         (root / "bin/sh").symlink_to("busybox")
-        run(["sh", "-c", 'find . | busybox cpio -o -H newc -R 0:0 >"$0"', path], "initramfs", "packing the initramfs failed", root)
+        run(["sh", "-c", 'find . | busybox cpio -o -H newc -R 0:0 >"$0"', path],
+            path.with_name(f"{path.name}.log"), "packing the initramfs failed", root)
     return path
 
 

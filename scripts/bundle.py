@@ -43,7 +43,8 @@ def assemble(base, root):
         write(root / "tests", test_list([test for test in every if test.name in base.words("BUNDLE")]))
         write(root / "tests-all", test_list(every))      # for run.sh -a: also those that not every kernel survives
         shutil.copy(TOP / "scripts/bundle/run.sh", root)
-        write(root / "README", read(TOP / "scripts/bundle/README").replace("    CMDLINE", f"    {CMDLINE} compare"))
+        write(root / "README", read(TOP / "scripts/bundle/README").replace("    CMDLINE", f"    {CMDLINE} compare").replace(
+            "VERSION", base["VERSION"]))
         shutil.copytree(export(base), root / "series")
         log = f"{base.name}/bundle"
         kexec = OUT / "bundle/kexec"

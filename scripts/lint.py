@@ -69,8 +69,11 @@ def scripts(paths):
     """What shellcheck and pyflakes say."""
     sh = [path for path in paths if re.match(rb"#!.*\b(sh|bash)\b", path.read_bytes()[:80])]
     python = [path.relative_to(TOP) for path in paths if path.suffix == ".py"]
-    return [line for command in (["shellcheck", *sh], ["pyflakes3", *python]) for line in subprocess.run(
-        command, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout.splitlines()]
+    try:
+        return [line for command in (["shellcheck", *sh], ["pyflakes3", *python]) for line in subprocess.run(
+            command, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout.splitlines()]
+    except FileNotFoundError as missing:
+        raise Failure(f"there is no {missing.filename}: scripts/install-deps lint") from None
 
 
 def codespell(paths):

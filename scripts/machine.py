@@ -206,9 +206,14 @@ def bochs_stamp():
 def build_bochs():
     """Build Bochs if needed: one stage."""
     stamp, done = bochs_stamp(), BOCHS.with_name("stamp")
-    with contextlib.ExitStack() as held:
-        held.enter_context(lock(OUT / "bochs/lock"))
-        if done.exists() and read(done) == stamp and BOCHS.exists():
+
+    def built():
+        return done.exists() and read(done) == stamp and BOCHS.exists()
+
+    if built():
+        return
+    with lock(OUT / "bochs/lock"), contextlib.ExitStack() as held:
+        if built():
             return
         install("bochs")
         held.enter_context(stage("building Bochs"))

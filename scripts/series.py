@@ -36,13 +36,15 @@ DIFF = ["--no-color", "--no-ext-diff", "--no-textconv", "--diff-algorithm=myers"
 
 def parts(base):
     """The parts of the series: name of the first step without its number -> name of the part."""
-    found, part = {}, ""
-    for line in read(base.patches / "series").splitlines():
-        mark = re.match(r"# Part: ([\w-]+)$", line)
+    found, part, path = {}, "", base.patches / "series"
+    for line in [*read(path).splitlines(), "# Part: end"]:
+        mark, name = re.match(r"# Part: ([\w-]+)\s*$", line), line.split("#")[0].strip()
+        if line.startswith("# Part:") and (part or not mark):
+            raise Failure(f"{pretty(path)}: give # Part: NAME, and a step behind it: {line if not mark else '# Part: ' + part}")
         if mark:
             part = mark[1]
-        elif part and line.strip() and not line.startswith("#"):
-            found[line.strip()[5:]], part = part, ""
+        elif part and name:
+            found[name[5:]], part = part, ""
     return found
 
 
@@ -56,7 +58,7 @@ def listed(base, steps):
         part = starts.pop(step.name[5:], "")
         text += f"# Part: {part}\n{step.name}\n" if part else f"{step.name}\n"
     for first, part in starts.items():
-        raise Failure(f"part {part} starts with {first}, which is gone: move its line in {pretty(path)}, and repeat")
+        raise Failure(f"part {part} starts with {first}, which is gone: name its first step in {pretty(path)}, and repeat")
     return text
 
 
@@ -188,6 +190,8 @@ def export(base):
         firsts = [n for n, step in enumerate(read_series(base)) if step.name[5:] in starts] or [0]
         if firsts[0]:
             raise Failure(f"{pretty(base.patches / 'series')} has steps before its first part: add a line # Part: NAME")
+        if len(firsts) != max(1, len(starts)):
+            raise Failure("two steps have the name of a part's first one: reword one")
         with stage_dir(base.out / "mails.new") as new:
             ends = [*firsts[1:], len(commits) - 1]
             for number, (first, end, part) in enumerate(zip(firsts, ends, list(starts.values()) or [""]), 1):

@@ -391,8 +391,11 @@ def mails_in_parts(box):
     box.series()
     series = box.top / "patches/v5.10/series"
     steps = series.read_text().splitlines(True)
-    series.write_text("".join([*steps[:2], "# Part: use\n", *steps[2:]]))
-    box.refuses("series", says="steps before its first part")
+    for lines, says in (([*steps[:2], "# Part: use\n", *steps[2:]], "steps before its first part"),
+                        ([*steps, "# Part: end\n"], "a step behind it: # Part: end"),
+                        ([steps[0], "# Part: a b\n", *steps[1:]], "a step behind it: # Part: a b")):
+        series.write_text("".join(lines))
+        box.refuses("series", says=says)
     marked = "".join([steps[0], "# Part: edit\n", *steps[1:3], "# Part: use\n", *steps[3:]])
     series.write_text(marked)
     box.refuses("series", says="cover-letter-edit.txt is missing")
@@ -408,7 +411,7 @@ def mails_in_parts(box):
     assert box.git("rev-parse", "HEAD^{tree}", where=linux) == box.git("rev-parse", "series^{tree}")
     # The parts stay, unless the first step of one goes.
     box.git("rebase", "-q", "-i", "base", GIT_SEQUENCE_EDITOR="sed -i 1d")
-    box.refuses("refresh", says="part edit starts with KVM-Edit-a-line.patch, which is gone: move its line")
+    box.refuses("refresh", says="part edit starts with KVM-Edit-a-line.patch, which is gone: name its first step")
     series.write_text("".join([*steps[:2], "# Part: edit\n", steps[2], "# Part: use\n", *steps[3:]]))
     box.make("refresh")
     assert series.read_text() == marked.replace(steps[1], "").replace("0002-", "0001-").replace("0003-", "0002-")

@@ -279,7 +279,8 @@ def git(repo, *args, stdin=None, env=None, ok=(0,), own=True):
 
 def identity():
     """(name, mail, whether they are real) of the person who builds and exports the series."""
-    found = re.match(r"(.+) <(.+)> ", git(TOP, "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT", own=False, ok=(0, 128)))
+    found = re.match(r"(.+) <(.+)> ", git(TOP, "-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT", own=False, ok=(0, 128),
+                                             env={"GIT_AUTHOR_DATE": ""}))
     return (found[1], found[2], True) if found else ("Nobody Yet", "nobody@example.invalid", False)
 
 
