@@ -807,10 +807,9 @@ static void shuffle(struct map *map)
 /* One of KVM's own, which no list has. */
 static void add_private(void)
 {
-	struct kvm_memory_slot *slot;
+	struct kvm_memory_slot *slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
 	int set;
 
-	slot = kzalloc(sizeof(*slot), GFP_KERNEL_ACCOUNT);
 	slot->base_gfn = PRIVATE_GFN;
 	slot->npages = 1;
 	slot->userspace_addr = PRIVATE_HVA;

@@ -16,7 +16,7 @@ int directed_main(void)
 		for (test = *group; test->name; test++) {
 			fflush(NULL);
 			if (!fork()) {
-				alarm(60);
+				alarm(300);
 				directed_run(test);
 				exit(0);
 			}

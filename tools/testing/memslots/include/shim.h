@@ -303,8 +303,13 @@ static inline size_t array_size(size_t n, size_t size)
 #define u64_to_user_ptr(x)	((void *)(uintptr_t)(x))
 int __must_check copy_struct_from_user(void *to, size_t size, const void *from,
 				       size_t user_size);
-#define copy_from_user(to, from, n)					\
-	((n) != 0 && copy_struct_from_user(to, n, from, n))
+
+static inline unsigned long __must_check
+copy_from_user(void *to, const void *from, unsigned long n)
+{
+	return n && copy_struct_from_user(to, n, from, n);
+}
+
 bool memchr_inv(const void *p, int c, size_t bytes);
 
 /* Bitmaps. */
@@ -343,8 +348,11 @@ static inline void set_bit_le(unsigned long nr, unsigned long *map)
 			  __ATOMIC_RELAXED);
 }
 
-#define __test_and_set_bit(nr, map)					\
-	(test_bit(nr, map) || (__set_bit(nr, map), false))
+static inline bool __test_and_set_bit(unsigned long nr, unsigned long *map)
+{
+	return test_bit(nr, map) || (__set_bit(nr, map), false);
+}
+
 #define test_bit_le(nr, map)	test_bit((nr) ^ shim_endian, map)
 #define __set_bit_le(nr, map)	__set_bit((nr) ^ shim_endian, map)
 #define __clear_bit_le(nr, map)	__clear_bit((nr) ^ shim_endian, map)
