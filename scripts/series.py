@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from source import version_of
-from tree import Patch, State, materialise, new_file_mode, read_series
+from tree import Patch, State, materialise, new_file_mode
 from workshop import (OUT, TOP, VARS, Base, Failure, bases, git, identity, lock, main, note, person, pretty, read, remove,
                       stage, stage_dir, write)
 
@@ -35,16 +35,17 @@ DIFF = ["--no-color", "--no-ext-diff", "--no-textconv", "--diff-algorithm=myers"
 # ---------------------------------------------------------------- parts
 
 def parts(base):
-    """The parts of the series: name of the first step without its number -> name of the part."""
-    found, part, path = {}, "", base.patches / "series"
+    """The parts of the series: (name, how many steps come before it, name of its first step without the number)."""
+    found, part, steps, path = [], "", 0, base.patches / "series"
     for line in [*read(path).splitlines(), "# Part: end"]:
-        mark, name = re.match(r"# Part: ([\w-]+)\s*$", line), line.split("#")[0].strip()
+        mark, step = re.match(r"# Part: ([\w-]+)\s*$", line), line.split("#")[0].strip()
         if line.startswith("# Part:") and (part or not mark):
             raise Failure(f"{pretty(path)}: give # Part: NAME, and a step behind it: {line if not mark else '# Part: ' + part}")
         if mark:
             part = mark[1]
-        elif part and name:
-            found[name[5:]], part = part, ""
+        elif step:
+            found += [(part, steps, step[5:])] if part else []
+            part, steps = "", steps + 1
     return found
 
 
@@ -52,14 +53,14 @@ def listed(base, steps):
     """The text of patches/BASE/series for STEPS."""
     path = base.patches / "series"
     old = read(path) if path.exists() else ""
-    starts = parts(base) if old else {}
-    text = re.match(r"((?!# Part: )(#.*)?\n)*", old).group()
-    for step in steps:
-        part = starts.pop(step.name[5:], "")
-        text += f"# Part: {part}\n{step.name}\n" if part else f"{step.name}\n"
-    for first, part in starts.items():
-        raise Failure(f"part {part} starts with {first}, which is gone: name its first step in {pretty(path)}, and repeat")
-    return text
+    lines = {step.name: f"{step.name}\n" for step in steps}
+    for part, _, first in parts(base) if old else ():
+        found = [name for name in lines if name[5:] == first]
+        if len(found) != 1:
+            raise Failure(f"part {part} starts with {first}, which is {'there twice' if found else 'gone'}: name its first step in "
+                          f"{pretty(path)}, and repeat")
+        lines[found[0]] = f"# Part: {part}\n{found[0]}\n"
+    return re.match(r"((?!# Part: )(#.*)?\n)*", old).group() + "".join(lines.values())
 
 
 # ---------------------------------------------------------------- refresh
@@ -186,15 +187,12 @@ def export(base):
     with stage("mails") as st:
         if len(commits) < 2:
             raise Failure(f"{pretty(base.patches / 'series')} lists no patch: there is nothing to export")
-        mails, starts = base.out / "mails", parts(base)
-        firsts = [n for n, step in enumerate(read_series(base)) if step.name[5:] in starts] or [0]
-        if firsts[0]:
+        mails, starts = base.out / "mails", parts(base) or [("", 0, "")]
+        if starts[0][1]:
             raise Failure(f"{pretty(base.patches / 'series')} has steps before its first part: add a line # Part: NAME")
-        if len(firsts) != max(1, len(starts)):
-            raise Failure("two steps have the name of a part's first one: reword one")
         with stage_dir(base.out / "mails.new") as new:
-            ends = [*firsts[1:], len(commits) - 1]
-            for number, (first, end, part) in enumerate(zip(firsts, ends, list(starts.values()) or [""]), 1):
+            ends = [*(first for _, first, _ in starts[1:]), len(commits) - 1]
+            for number, ((part, first, _), end) in enumerate(zip(starts, ends), 1):
                 where = new / f"{number}-{part}" if part else new
                 git(base.tree, "format-patch", "-q", "-s", "--cover-letter", "--cover-from-description=none",
                     f"--subject-prefix={base['PREFIX']}", "--numbered", "--zero-commit", "--no-signature", "--no-thread",

@@ -336,12 +336,14 @@ def values(box):
     box.series()
     for args, says in ((("tree", "BASE=v4"), "BASE=v4 is unknown: use one of v5.10"),
                        (("kernel", "SERIES=4"), r"SERIES=4 is unknown: use 0 \(pristine\) to 3"),
+                       (("kernel", "SERIES=x"), "SERIES=x is unknown"),
                        (("kernel", "CONFIG=fast"), "CONFIG=fast is unknown: use one of .*debug"),
                        (("kernel", "ARCH=vax"), "ARCH=vax is unknown: use one of x86_64, arm64"),
                        (("boot", "MODE=fast"), "MODE=fast is unknown: use one of npt, npt0, tdp_mmu, legacy"),
                        (("boot", "CPU=vax"), "CPU=vax is unknown: use one of amd, intel"),
                        (("boot", "CPU=intel", "MODE=npt"), "MODE=npt is unknown: use one of ept, ept0, tdp_mmu, legacy"),
                        (("boot", "CPU=intel", "EMULATOR=qemu"), "EMULATOR=qemu is unknown: use one of bochs"),
+                       (("boot", "CONFIG=fast"), "CONFIG=fast is unknown"),
                        (("run", "MODE=x"), "MODE=x is unknown"), (("lint", "BASE=x"), "BASE=x is unknown")):
         start = time.monotonic()
         box.refuses(*args, says=says)
@@ -405,8 +407,10 @@ def mails_in_parts(box):
     subjects = [re.search("^Subject: (.*)$", path.read_text(), re.M)[1] for path in sorted(where.rglob("*.patch"))]
     assert subjects == ["[PATCH 5.10 0/2] KVM: To edit", "[PATCH 5.10 1/2] KVM: Edit a line", "[PATCH 5.10 2/2] KVM: Add a file",
                         "[PATCH 5.10 0/1] KVM: To use", "[PATCH 5.10 1/1] KVM: Use the file"], subjects
+    first = {path: path.read_text() for path in where.rglob("*.patch")}
     linux = box.linux("somebody")
     done = box.make("am", f"LINUX={linux}")
+    assert first == {path: path.read_text() for path in where.rglob("*.patch")}
     assert len(done.stdout.splitlines()) == 3 and "Toy Maker" in box.git("log", "-1", "--format=%an", where=linux), done.stdout
     assert box.git("rev-parse", "HEAD^{tree}", where=linux) == box.git("rev-parse", "series^{tree}")
     # The parts stay, unless the first step of one goes.

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Where requests go through all of the ioctls, there can be more of them, see
-# script.c.
+# More goals, for a kernel whose ioctls get random requests (script.c).
 #
 # make fuzz           libFuzzer, for FUZZ_SECONDS, into the corpus
 # make corpus         keep what that found

@@ -182,7 +182,7 @@ int copy_struct_from_user(void *to, size_t size, const void *from,
 
 bool memchr_inv(const void *p, int c, size_t bytes)
 {
-	const char *s = p;
+	const unsigned char *s = p;
 
 	return bytes && (*s != c || memcmp(s, s + 1, bytes - 1));
 }
